@@ -14,16 +14,21 @@ from llava_pack.fetch.python import find_standalone
 from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.fetch.remote import RemoteFile
 from llava_pack.format.errors import FetchError, NetworkError, RecipeError
+from llava_pack.format.manifest import Engine
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import ENGINE_LOCK, LOCK
+from llava_pack.format.target import version
 from llava_pack.lock.choice import ResolutionTarget
 from llava_pack.lock.indexes import Indexes, configured_indexes
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.pylock import LockedWheel
 from llava_pack.lock.resolve import find_wheels, resolve
-from llava_pack.lock.torch_build import TorchChoice, TorchNeeds, choose_torch, torch_needs
+from llava_pack.lock.torch_build import Cuda, TorchChoice, TorchNeeds, choose_torch, torch_needs
 from llava_pack.recipe import Recipe
+from llava_pack.runtimes import RUNTIMES
 
+_FILTERED = "filtered by `exclude-newer`"
+"""In uv's hint where an index, as some mirrors, does not say when a file was uploaded."""
 Wheels = tuple[LockedWheel, ...]
 
 
@@ -137,10 +142,25 @@ def resolve_packages(
         own=own,
         engine=engine,
         python=python,
-        torch=torch_needs(engine or own, choice.cuda),
+        torch=machine_needs(engine or own, recipe.runtime.engine, choice.cuda),
         indexes=indexes,
         backend=torch.backend,
     )
+
+
+def machine_needs(wheels: Wheels, engine: Engine, cuda: Cuda) -> TorchNeeds:
+    """Return what the torch of an environment needs of a machine, and an engine's release in it.
+
+    Raises:
+        RecipeError: see `torch_needs`.
+    """
+    needs, profile = torch_needs(wheels, cuda), RUNTIMES[engine].profile
+    if profile is None or needs.capability is None:
+        return needs
+    there = {wheel.version for wheel in wheels if wheel.name == profile.package}
+    meant = (one for one in profile.releases if one.cuda == cuda and one.version in there)
+    asked = (needs.capability, *(one.capability for one in meant))
+    return replace(needs, capability=max(asked, key=version))
 
 
 @dataclass(frozen=True)
@@ -186,7 +206,16 @@ class _Resolution:
             self.recipe, runtime.profile, release, torch, quantized=self.quantized
         )
         newer = choice.exclude_newer or release.resolved or None
-        return own, self._wheels(lines, torch.backend, newer)
+        try:
+            return own, self._wheels(lines, torch.backend, newer)
+        except RecipeError as error:
+            if choice.exclude_newer or _FILTERED not in error.message:
+                raise
+        self.progress.note(
+            f"! this index tells no time of upload, or has none of {release.resolved[:10]}: "
+            f"{runtime.title}'s packages are those of today, which are perhaps too new for it"
+        )
+        return own, self._wheels(lines, torch.backend, None)
 
     def _wheels(self, lines: tuple[str, ...], backend: str | None, newer: str | None) -> Wheels:
         platform, indexes = self.choice.platform, self.indexes

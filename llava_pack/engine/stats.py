@@ -1,7 +1,10 @@
 """Counters of a running engine, as values: what its work was, and how long people waited for it."""
 
 from bisect import bisect_left
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import reduce
+from operator import add
 
 WAIT_S = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
@@ -48,6 +51,13 @@ class Histogram:
         counts[bisect_left(self.bounds, value)] += 1
         return replace(self, counts=tuple(counts), total=self.total + value)
 
+    def __add__(self, other: "Histogram") -> "Histogram":
+        """Return the values of both; of another one's other buckets only where they are ours."""
+        if other.bounds != self.bounds:
+            return self
+        counts = tuple(map(add, self.counts, other.counts))
+        return replace(self, counts=counts, total=self.total + other.total)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
@@ -72,6 +82,12 @@ class Work:
     picture_bytes: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        """Return the work of both."""
+        return Work(
+            **{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
+        )
 
     @property
     def kv_usage(self) -> float:
@@ -107,3 +123,19 @@ class Stats:
     first_token_s: Histogram = field(default_factory=lambda: Histogram(WAIT_S))
     token_gap_s: Histogram = field(default_factory=lambda: Histogram(GAP_S))
     step_tokens: Histogram = field(default_factory=lambda: Histogram(STEP_TOKENS))
+
+
+def together(several: Sequence[Stats]) -> Stats:
+    """Return the counters of several engines as those of one.
+
+    >>> together([Stats(steps=2, running=1), Stats(steps=3)]).steps
+    5
+    """
+    return reduce(_both, several, Stats())
+
+
+def _both(one: Stats, other: Stats) -> Stats:
+    sums = {
+        each.name: getattr(one, each.name) + getattr(other, each.name) for each in fields(Stats)
+    }
+    return Stats(**{**sums, "last_step_age_s": max(one.last_step_age_s, other.last_step_age_s)})

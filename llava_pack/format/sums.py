@@ -18,7 +18,7 @@ UNLISTED = frozenset(
 )
 LOCK = "lock/pylock.toml"
 """Of the environment that llava-pack itself runs in."""
-ENGINE_LOCK = "lock/engine.pylock.toml"
+ENGINE_LOCK = "lock/pylock.engine.toml"
 """Of the one that an engine of the field runs in; only a bundle of such an engine has it."""
 PARITY_FOLDER = "parity"
 """Of recovery volumes: beside a bundle's files, never listed, and evidence of nothing."""

@@ -109,8 +109,8 @@ def _engine(name: str, facts: ServerFacts, program: str) -> Finding:
         )
     if model.phase == "ready":
         load = f"{model.running} running, {model.waiting} waiting"
-        by = f" by {model.engine}" if model.engine else ""
-        return Layer.ENGINE.ok(f"{name}: ready on {model.device}{by}, {load}")
+        where = f"{model.device}, {model.engine}" if model.engine else model.device
+        return Layer.ENGINE.ok(f"{name}: ready on {where}, {load}")
     if model.phase == "restarting":
         return Layer.ENGINE.fail(
             f"{name}: restarting: {model.detail}",

@@ -24,8 +24,10 @@ from llava_pack.format.errors import InstallError, PackError, UsageError, reason
 from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.manifest import parse_manifest
 from llava_pack.format.precision import DEFAULT_PRECISION, PRECISION_CHOICES
+from llava_pack.health.engine_import import try_engine
 from llava_pack.health.grading import judge
 from llava_pack.health.runtimes import serving_runtime
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.supervision.gateway_process import GATEWAY_PROGRAM
 
 _SCHEMA = 1
@@ -60,6 +62,10 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         found = other.smoke(manifest, given.model_dir, given.precision, given.device)
         return {"schema": _SCHEMA, "kind": "smoke", **found}
     _import_gateway()
+    if (profile := RUNTIMES[manifest.serving.engine].profile) is not None:
+        where = given.manifest.parent
+        found = try_engine(manifest, where, profile, given.precision, given.device)
+        return {"schema": _SCHEMA, "kind": "smoke", **found}
     began_s = time.monotonic()
     engine = load_engine(
         given.model_dir,

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 from llava_pack.format.errors import InstallError, UsageError, reason_of
 from llava_pack.format.manifest import Manifest
@@ -36,7 +37,7 @@ def engine_plan(
 
     Raises:
         UsageError: an option asks for what the engine does not have.
-        InstallError: the engine is not in its environment, or the model has no config.json.
+        InstallError: the engine is not in its environment, or files of the model cannot be read.
     """
     engine = manifest.serving.engine
     title = RUNTIMES[engine].title
@@ -53,11 +54,11 @@ def engine_plan(
         version=installed_version(python, profile.package),
         architecture=_architecture(plan.model_dir),
         tokenizer_dir=tokenizer_dir,
+        tokens=special_tokens(tokenizer_dir or plan.model_dir),
         vision_tower=None,
         conv_mode=None,
         precision=_precision(options, manifest, profile),
         device=_device(options, manifest),
-        context_tokens=plan.context_tokens,
         gpus=options.gpus or manifest.serving.gpus,
     )
 
@@ -114,19 +115,33 @@ def installed_version(python: Path, package: str) -> str:
     )
 
 
-def _architecture(model_dir: Path) -> str:
-    """Return the first architecture that a model's `config.json` names, empty where none is.
+def special_tokens(folder: Path) -> tuple[str, ...]:
+    """Return the texts of which a tokenizer makes special tokens, sorted.
 
     Raises:
-        InstallError: it has none that can be read.
+        InstallError: its `tokenizer.json` cannot be read.
+    """
+    added = _read(folder / "tokenizer.json").get("added_tokens", ())
+    return tuple(sorted(str(one["content"]) for one in added if one["special"]))
+
+
+def _architecture(model_dir: Path) -> str:
+    """Return the first architecture that a model's `config.json` names, empty where none is."""
+    return str(next(iter(_read(model_dir / "config.json").get("architectures") or ()), ""))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a JSON file of the model holds.
+
+    Raises:
+        InstallError: it cannot be read.
     """
     try:
-        config = json.loads((model_dir / "config.json").read_bytes())
-        names = config.get("architectures") or [""]
-        return str(names[0])
-    except (OSError, ValueError, AttributeError, LookupError) as error:
+        fields: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise InstallError(
             f"cannot be read: {reason_of(error)}",
-            subject=str(model_dir / "config.json"),
+            subject=str(path),
             hint="llava-pack health --deep",
         ) from error
+    return fields

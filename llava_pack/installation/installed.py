@@ -8,9 +8,8 @@ from typing import Any
 from llava_pack.format.errors import InstallError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Manifest, parse_manifest
-from llava_pack.format.sums import MANIFEST_NAME
-from llava_pack.runtimes import RUNTIMES
-from llava_pack.target import generations, receipt
+from llava_pack.format.sums import ENGINE_LOCK, MANIFEST_NAME
+from llava_pack.target import generations, receipt, venv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +83,6 @@ def installed(prefix: Path, recipe: str | None = None) -> Installation:
         )
     manifest = parse_manifest((root / MANIFEST_NAME).read_bytes())
     tower, tokenizer = manifest.model.vision_tower, manifest.model.tokenizer
-    foreign = RUNTIMES[manifest.serving.engine].profile is not None
     return Installation(
         prefix=prefix,
         recipe=proof.recipe,
@@ -93,7 +91,7 @@ def installed(prefix: Path, recipe: str | None = None) -> Installation:
         model_dir=root / manifest.model.path,
         vision_tower_dir=root / tower if tower is not None else None,
         venv_python=root / "venv" / "bin" / "python",
-        engine_python=root / "engine" / "bin" / "python" if foreign else None,
+        engine_python=venv.interpreters(manifest, root).get(ENGINE_LOCK),
         tokenizer_dir=root / tokenizer if tokenizer is not None else None,
         manifest=manifest,
         bundle_id=proof.bundle_id,

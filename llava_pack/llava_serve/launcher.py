@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     """Bound what the program may do, and run it until it is told to end."""
     role, options = argv[0], argv[1:]
     token = os.environ.pop(TOKEN_VARIABLE, "")
-    die_with_parent()
+    die_with_parent()  # the serve of an earlier version sees to nothing
     _enter_fence(Bounds.parse(os.environ.pop(FENCE_VARIABLE)))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _bound_sockets()

@@ -8,7 +8,7 @@ sglang 0.5.23 (srt/model_executor, srt/models/registry.py), lmdeploy 0.18.0
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llava_pack.format.errors import (
@@ -33,64 +33,64 @@ class KnownEnding:
 
     Attributes:
         words: what a line of the log has, as a regular expression.
-        kind: of our errors.
-        message: for people.
-        hint: what to do.
+        error: for people, with that line.
     """
 
     words: str
-    kind: type[PackError]
-    message: str
-    hint: str
+    error: Callable[[str], PackError]
 
 
 ENDINGS = (
     KnownEnding(
         words=r"address already in use|EADDRINUSE|Port is already in use|\[Errno 98\]",
-        kind=PortTakenError,
-        message="another program took its port while it started",
-        hint="try again",
+        error=lambda line: PortTakenError(
+            f"another program took its port while it started: {line}", hint="try again"
+        ),
     ),
     KnownEnding(
         words=r"Failed to find C compiler|no C compiler found",
-        kind=PreflightError,
-        message="this machine has no C compiler, which it needs while it serves",
-        hint="install gcc, or build the bundle again: it then brings one",
+        error=lambda line: PreflightError(
+            f"this machine has no C compiler, which it needs while it serves: {line}",
+            hint="install gcc, or build the bundle again: it then brings one",
+        ),
     ),
     KnownEnding(
         words=r"NVIDIA driver on your system is too old|CUDA driver version is insufficient",
-        kind=PreflightError,
-        message="the GPU's driver is too old for it",
-        hint="llava-pack health names the driver that it needs",
+        error=lambda line: PreflightError(
+            f"the GPU's driver is too old for it: {line}",
+            hint="install a newer driver, or build the bundle for this one: llava-pack build "
+            "--target FILE",
+        ),
     ),
     KnownEnding(
         words=r"Found no NVIDIA driver|No CUDA GPUs are available|Failed to infer device type",
-        kind=PreflightError,
-        message="it finds no GPU",
-        hint="llava-pack health",
+        error=lambda line: PreflightError(f"it finds no GPU: {line}", hint="llava-pack health"),
     ),
     KnownEnding(
         words=r"must be divisible by tensor parallel|cannot be evenly split across|"
         r"larger than the number of available GPUs|invalid device ordinal",
-        kind=UsageError,
-        message="the model cannot be spread over so many GPUs of this machine",
-        hint="choose another number with --gpus",
+        error=lambda line: UsageError(
+            f"the model cannot be spread over so many GPUs of this machine: {line}",
+            hint="choose another number with --gpus",
+        ),
     ),
     KnownEnding(
         words=r"Model architectures .* are not supported|does not recognize this architecture|"
         r"turbomind does not support|'Conv2d' object has no attribute 'num_embeddings'",
-        kind=CheckpointError,
-        message="it does not know the architecture of this model",
-        hint="build the bundle with llava-pack's engine, or with another version of this one",
+        error=lambda line: CheckpointError(
+            f"it does not know the architecture of this model: {line}",
+            hint="build the bundle with llava-pack's engine, or with another version of this one",
+        ),
     ),
     KnownEnding(
         words=r"CUDA out of memory|OutOfMemoryError|cudaErrorMemoryAllocation|"
         r"No available memory for the cache blocks|larger than the available KV cache memory|"
         r"Free memory on device|Not enough memory\. Please try|can't allocate memory",
-        kind=SpaceError,
-        message="its memory is not enough",
-        hint="stop what else uses the GPU, or take a smaller --context, fewer --slots or more "
-        "--gpus",
+        error=lambda line: SpaceError(
+            f"its memory is not enough: {line}",
+            hint="stop what else uses the GPU, or take a smaller --context, fewer --slots or more "
+            "--gpus",
+        ),
     ),
 )
 """The first one whose words are found is the cause."""
@@ -103,13 +103,13 @@ def cause_in(lines: Sequence[str], subject: str = "") -> PackError | None:
         lines: oldest first.
         subject: name of its model.
 
-    >>> cause_in(["INFO loading", "torch.OutOfMemoryError: CUDA out of memory."]).message
-    'its memory is not enough: torch.OutOfMemoryError: CUDA out of memory.'
+    >>> str(cause_in(["INFO loading", "torch.OutOfMemoryError: CUDA out of memory."], "llava"))
+    'llava: its memory is not enough: torch.OutOfMemoryError: CUDA out of memory.'
     """
-    text = "\n".join(lines)
     for ending in ENDINGS:
-        if (found := re.search(ending.words, text)) is not None:
-            line = text[text.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
-            message = f"{ending.message}: {line[:_SHOWN_CHARS]}"
-            return ending.kind(message, subject=subject, hint=ending.hint)
+        for line in lines:
+            if re.search(ending.words, line):
+                error = ending.error(line.strip()[:_SHOWN_CHARS])
+                error.subject = subject
+                return error
     return None

@@ -85,6 +85,8 @@ class News:
     stats: Stats
     restarts: int
     """How often the engine was started again."""
+    replica: str = ""
+    """Where another server is, which has the engine; empty for an engine of this one's."""
 
 
 @dataclass(frozen=True, kw_only=True)

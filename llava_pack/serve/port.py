@@ -1,7 +1,7 @@
 """What the gateway knows of the models behind it: one port, implemented over their engines."""
 
 import math
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, get_args
 
@@ -92,6 +92,33 @@ class Vitals:
         return self.stalled_s > self.bound_s
 
 
+class Replica(Protocol):
+    """One of several engines that serve a model."""
+
+    in_flight: int
+    """Requests that it answers just now, of those that came here."""
+
+    @property
+    def replica(self) -> str:
+        """Where it is, for people: a server's address, or that it is this one's own."""
+
+    @property
+    def status(self) -> Status:
+        """Where it stands."""
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """What it said of itself; None until it was loaded once."""
+
+    @property
+    def vitals(self) -> Vitals:
+        """The latest signs of progress."""
+
+    @property
+    def tally(self) -> Tally:
+        """What became of the requests that it was asked from here."""
+
+
 class Served(Protocol):
     """One model that is served, whatever state its engine is in."""
 
@@ -122,6 +149,10 @@ class Served(Protocol):
     @property
     def tally(self) -> Tally:
         """What became of its requests."""
+
+    @property
+    def replicas(self) -> Sequence[Replica]:
+        """The engines that serve it, where there are several or they are elsewhere."""
 
     @property
     def full(self) -> bool:

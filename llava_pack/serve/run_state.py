@@ -63,6 +63,12 @@ class RunState:
     """Whether the next start has the same token."""
     reached_as: str = ""
     """How the person's ssh got here, as their laptop told; empty where none did."""
+    follower: Mapping[str, Any] = field(default_factory=dict)
+    """Of which head it is a node, as which, and how far; empty where it serves by itself."""
+    network: str = ""
+    """Of the machines that hold the model together; empty where this one holds it alone."""
+    replicas: tuple[str, ...] = ()
+    """Addresses of other servers that it asks."""
     asked: Mapping[str, str] = field(default_factory=dict)
     """What the run was asked for, by option; empty where an earlier version wrote the state."""
     start_ticks: int | None = field(default=None, compare=False)
@@ -186,6 +192,15 @@ def running(where: Iterable[Path] | None = None) -> tuple[RunState, ...]:
     return tuple(found)
 
 
+def serving(where: Iterable[Path] | None = None) -> tuple[RunState, ...]:
+    """Return those that answer: not the nodes of another machine's server.
+
+    Args:
+        where: folders to look in; those of `directories()` by default.
+    """
+    return tuple(state for state in running(where) if not state.follower)
+
+
 def _read_live(path: Path) -> RunState | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | files.UNFOLLOWED)
@@ -218,6 +233,7 @@ def _parse(data: bytes) -> RunState | None:
     try:
         values: Any = json.loads(data)
         known = {one.name: values[one.name] for one in fields(RunState) if one.name in values}
-        return RunState(**{**known, "models": tuple(known["models"])})
+        several = {name: tuple(known.get(name, ())) for name in ("models", "replicas")}
+        return RunState(**{**known, **several})
     except (ValueError, KeyError, TypeError):
         return None

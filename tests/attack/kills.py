@@ -2,8 +2,8 @@
 
     python -m pytest -n 0 tests/attack/kills.py        # 100 kills; minutes
 
-A dice that is seeded draws who is hit (the gateway, an engine, both) and how (SIGSTOP, SIGKILL), also
-while the last one is still being replaced. `LLAVA_PACK_SEED` repeats a run. The default run of the
+A dice that is seeded draws who is hit (the gateway, an engine, what holds one of them, all) and how
+(SIGSTOP, SIGKILL), also while the last one is still being replaced. `LLAVA_PACK_SEED` repeats a run. The default run of the
 tests draws a few from here (tests/functional/test_serve_kills.py).
 """
 
@@ -48,7 +48,7 @@ def kill_and_ask(folder: Path, seed: int, kills: int) -> Counter[str]:
                     _answers_again(served, model, seed, hit)
         for model in ("one", "two"):
             _answers_again(served, model, seed, hit)
-        left = [served.gateway_pid(), *served.engine_pids()]
+        left = [served.gateway_pid(), *served.engine_pids(), *served.strand_pids()]
     assert served.process.returncode == 0, f"seed {seed}: it ended with {served.process.returncode}"
     assert not [pid for pid in left if Path(f"/proc/{pid}").exists()], f"seed {seed}: {left}"
     return hit
@@ -58,6 +58,7 @@ def _drawn(dice: random.Random, served: Gateway) -> list[tuple[str, int]]:
     """Return who is hit: mostly one of them, sometimes all at once."""
     everybody = [("gateway", pid) for pid in served.gateway_pids()]
     everybody += [("engine", pid) for pid in served.engine_pids()]
+    everybody += [("tether", pid) for pid in served.strand_pids()]
     if not everybody or dice.random() < 0.1:
         return everybody
     return [dice.choice(everybody)]

@@ -24,6 +24,7 @@ from llava_pack.cli.both.sampling import QuestionOptions
 from llava_pack.cli.laptop.options import PackChoices, PackOptions
 from llava_pack.cli.loading import ModelOptions
 from llava_pack.cli.parameters import typed_again
+from llava_pack.cli.server.fronting import ReplicaOptions
 from llava_pack.cli.server.serve import serve_plan
 from llava_pack.cli.server.serving import ServerOptions
 from llava_pack.engine.loading.load import load_engine
@@ -61,6 +62,7 @@ MISTAKES = {
     "slots": [*_FOLDER, "--slots", "257"],
     "context": [*_FOLDER, "--context", "2"],
     "conv_mode": [*_FOLDER, "--conv-mode", "none"],
+    "gpus": [*_FOLDER, "--gpus", "0"],
     "picture_mode": [*_FOLDER, "--picture-mode", "own"],
 }
 OTHER_MODEL = {
@@ -75,6 +77,7 @@ OTHER_MODEL = {
     "slots": 3,
     "context": 64,
     "conv_mode": "llava_v0",
+    "gpus": 2,
     "picture_mode": "llava",
 }
 
@@ -269,7 +272,7 @@ def test_every_option_of_a_server_reaches_its_run(field, other_server, monkeypat
 
 def _run_of(server):
     """Return what a run would be, but for what is drawn at each start."""
-    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server, {})
+    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server, ReplicaOptions(), {})
     address = plan.listening.getsockname()
     plan.listening.close()
     policy = replace(plan.policy, start_secret="", secrets=plan.policy.secrets and ("drawn",))

@@ -30,9 +30,18 @@ from llava_pack.format.manifest import (
     RecipeEntry,
     Rewrite,
     ServingProfile,
+    expected_format,
     render_manifest,
 )
-from llava_pack.format.sums import MANIFEST_NAME, SUMS_NAME, UNLISTED, bundle_id, render_sums
+from llava_pack.format.sums import (
+    ENGINE_LOCK,
+    LOCK,
+    MANIFEST_NAME,
+    SUMS_NAME,
+    UNLISTED,
+    bundle_id,
+    render_sums,
+)
 from llava_pack.format.welcome import START_NAME, start_here
 from llava_pack.lock.pylock import LockedWheel, render_pylock
 
@@ -101,6 +110,10 @@ class BundleSimulator:
     """More listed files."""
     left_out: tuple[Path, ...] = ()
     """Wheels that it names and does not hold: an index has them."""
+    engine: tuple[Path, ...] = ()
+    """Wheels of an engine's own environment."""
+    shared: tuple[Path, ...] = ()
+    """Wheels that both environments have."""
     welcome: str = ""
     """START-HERE.txt in another version's words, which the manifest states then."""
     chunk_bytes: int = CHUNK_BYTES
@@ -133,15 +146,20 @@ class BundleSimulator:
             "model/tower/config.json": b'{"model_type": "clip_vision_model"}\n',
             "model/tower/model.safetensors": b"weights of a tower",
             WHEEL: stub_wheel(self.smoke, fate=self.fate, release=self.release),
-            "lock/pylock.toml": b"",
+            LOCK: b"",
             "runtime/uv": f'#!/bin/sh\n{self.uv_first}\nexec "{uv_path()}" "$@"\n'.encode(),
             "runtime/python-version.txt": f"{self.python}\n".encode(),
             "licenses/LICENSE": b"Apache-2.0\n",
             **installer_files(),
         }
         files |= {f"wheels/{wheel.name}": wheel.read_bytes() for wheel in self.left_out}
+        files |= {f"wheels/{wheel.name}": wheel.read_bytes() for wheel in self.shared}
         wheels = {path: data for path, data in files.items() if path.startswith("wheels/")}
-        files["lock/pylock.toml"] = pylock(wheels)
+        files[LOCK] = pylock(wheels)
+        if self.engine:
+            both = (*self.engine, *self.shared)
+            own = {f"wheels/{wheel.name}": wheel.read_bytes() for wheel in both}
+            files |= {**own, ENGINE_LOCK: pylock(own)}
         if self.standalone:
             files[f"runtime/cpython-{self.python}-test.tar.gz"] = python_archive()
         if self.archive is not None:
@@ -166,7 +184,7 @@ class BundleSimulator:
         archive = next((path for path in contents if path.startswith("runtime/cpython-")), None)
         stated = self.welcome or start_here(self.recipe, self.title, index=True)
         return Manifest(
-            format=2 if self.left_out else 1,
+            format=expected_format(entries),
             release=self.release,
             created_by="bundle simulator",
             recipe=RecipeEntry(name=self.recipe, title=self.title),
@@ -198,7 +216,11 @@ class BundleSimulator:
             ),
             floors=replace(this_machine_floors(), python=self.python, **self.floors),
             serving=ServingProfile(
-                engine="transformers", precision="nf4", device="cpu", context_tokens=256, slots=2
+                engine="vllm" if self.engine else "transformers",
+                precision="nf4",
+                device="cpu",
+                context_tokens=256,
+                slots=2,
             ),
             known_answers=(
                 KnownAnswer(

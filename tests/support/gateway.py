@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,23 @@ from llava_pack.engine.port import EngineInfo
 from llava_pack.format.errors import PackError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.progress import Silent
+from llava_pack.profiles.profile import Node
 from llava_pack.serve.access.audit import AuditPlan
 from llava_pack.serve.access.policy import AccessPolicy
 from llava_pack.serve.access.public_name import public_name
 from llava_pack.serve.aliases import aliases_of
 from llava_pack.serve.care import RESTS_S, Care
 from llava_pack.serve.engines.client import EngineAddress
+from llava_pack.serve.nodes.crew import Crew, CrewPlan
+from llava_pack.serve.nodes.wire import SharedSettings
+from llava_pack.serve.replicas.address import replica_addresses
 from llava_pack.serve.run_state import RunState
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision.gateway_process import GATEWAY_PROGRAM
 from llava_pack.serve.supervision.listener import listen_on_port, listen_on_socket
 from llava_pack.serve.supervision.plans import EnginePlan
+from llava_pack.serve.supervision.replica import Expected
+from llava_pack.serve.supervision.replicas import ReplicasPlan
 from llava_pack.serve.supervision.supervisor import ServePlan, run
 from llava_pack.serve.supervision.systemd import Notifier
 from tests.support.waiting import until
@@ -44,6 +50,10 @@ TOKEN = "the-token-of-this-start"
 START_SECRET = "what cookies and the like are derived from"
 KEY = "the-key-of-somebody-else"
 """Accepted too, where `--key` gives it."""
+JOIN_KEY = "the-key-of-these-nodes"
+BUNDLE_ID = "ab" * 32
+"""What all nodes have, unless another one is said."""
+TETHER = b"serve/tether.py"
 
 
 @dataclass
@@ -73,6 +83,10 @@ class Gateway:
         """Return the engine processes of this gateway."""
         return self._children(b"--socket")
 
+    def strand_pids(self) -> list[int]:
+        """Return the processes that hold engines and gateway, two for each."""
+        return self._children(TETHER)
+
     def decoder_pids(self) -> list[int]:
         """Return the processes that decode pictures for this gateway."""
         decoder = b"llava_pack.engine.inputs.decoder_process"
@@ -98,7 +112,7 @@ def _children(parent: int, word: bytes) -> list[int]:
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{child}/cmdline").read_bytes()
             found += [child] if word in words else []
-            found += _children(child, word) if b"tether.py" in words else []
+            found += _children(child, word) if TETHER in words else []
     return found
 
 
@@ -134,8 +148,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--engine", default="")
-    parser.add_argument("--models", nargs="+", default=["echo"])
+    parser.add_argument("--models", nargs="*", default=["echo"])
+    parser.add_argument("--replica", action="append", default=[], help="another such gateway")
+    parser.add_argument("--replica-key", default=TOKEN)
     parser.add_argument("--socket", type=Path)
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--web", action="store_true")
     parser.add_argument("--no-token", action="store_true")
     parser.add_argument("--start-secret", default=START_SECRET)
@@ -162,8 +179,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for option in ("--allowed-host", "--allow-origin", "--trusted-proxy"):
         parser.add_argument(option, action="append", default=[])
     parser.add_argument("--proof", help="what the model must answer to a picture")
+    parser.add_argument("--nodes", type=int, default=1, help="with the engine of node_engine.py")
+    parser.add_argument("--address", default="", help="of the head, with --nodes")
+    parser.add_argument("--interface", default="", help="of the head, with --nodes")
+    parser.add_argument("--join-port", type=int, default=29500)
     given = parser.parse_args(argv)
-    listening = listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", 0)
+    crew = _crew(given) if given.nodes > 1 else None
+    listening = (
+        listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", given.port)
+    )
     port = 7860 if given.socket else listening.getsockname()[1]
     notifier = Notifier.from_environment(os.environ)
 
@@ -177,16 +201,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         port=port,
         token="" if given.no_token else TOKEN,
         socket=str(given.socket) if given.socket else None,
-        models=tuple(given.models),
+        models=tuple(given.models) or ("echo",),
         started=1,
         bundle_id=given.bundle_id,
         log=str(given.log) if given.log else "",
         drain_s=given.drain_s,
+        replicas=tuple(given.replica),
     )
     plan = ServePlan(
         listening=listening,
         plans=tuple(_plan(name, given.proof) for name in given.models),
-        command=lambda plan, socket: _command(plan.name, socket, given),
+        command=lambda plan, socket: _command(plan.name, socket, given, crew),
+        crew=crew,
         prover=proof_of,
         care=Care(
             stall_s=given.stall_s,
@@ -206,12 +232,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         gateway_argv=_gateway_argv(given),
         log=given.log,
         notifier=notifier,
+        replicas=_replicas(given, port),
     )
     try:
         return run(plan, announce, Silent())
     except PackError as error:
         print(json.dumps({"error": error.kind, "message": str(error)}), flush=True)
         return int(error.exit_code)
+
+
+def _replicas(given: argparse.Namespace, port: int) -> ReplicasPlan:
+    """Return the replicas that are asked, all with one key."""
+    one = replica_addresses(given.replica, {"": given.replica_key})
+    if len(given.models) > 1:
+        return ReplicasPlan()
+    expected = Expected(model=(given.models or ["echo"])[0], bundle_id=given.bundle_id)
+    own = f"unix:{given.socket}" if given.socket else f"127.0.0.1:{port}"
+    return ReplicasPlan(expected=expected, own=own, replicas=one)
 
 
 def _gateway_argv(given: argparse.Namespace) -> tuple[str, ...]:
@@ -255,7 +292,54 @@ def _plan(name: str, proof: str | None) -> EnginePlan:
     )
 
 
-def _command(name: str, socket: Path, given: argparse.Namespace) -> EngineCommand:
+def _crew(given: argparse.Namespace) -> Crew:
+    settings = SharedSettings(
+        precision="fp32", device="cpu", slots=2, context_tokens=None, gpus=None
+    )
+    plan = CrewPlan(
+        listening=listen_on_port(given.address, given.join_port),
+        count=given.nodes,
+        bundle_id=given.bundle_id or BUNDLE_ID,
+        key=JOIN_KEY,
+        port=given.join_port + 1,
+        settings=settings,
+    )
+    return Crew(plan, lambda text: print(text, file=sys.stderr, flush=True))
+
+
+def node_command(name: str, node: Node, socket: Path, engine: str) -> EngineCommand:
+    """Return how one rank of an engine over several nodes is started.
+
+    Args:
+        name: of the model.
+        node: its place.
+        socket: where the first rank listens.
+        engine: more options of node_engine.py.
+    """
+    script = ROOT / "tests" / "support" / "node_engine.py"
+    argv = [sys.executable, str(script), "--rank", str(node.rank), "--count", str(node.count)]
+    argv += ["--head", node.head, "--port", str(node.port), "--socket", str(socket)]
+    return EngineCommand(
+        name=name,
+        argv=(*argv, *shlex.split(engine)),
+        address=EngineAddress(socket=socket),
+        environment={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def _command(
+    name: str, socket: Path, given: argparse.Namespace, crew: Crew | None
+) -> EngineCommand:
+    if crew is not None:
+        node = Node(
+            rank=0,
+            count=given.nodes,
+            head=given.address,
+            port=given.join_port + 1,
+            own=given.address,
+            interface=given.interface,
+        )
+        return replace(node_command(name, node, socket, given.engine), others=crew)
     script = ROOT / "tests" / "support" / "engine.py"
     broken = ("--no-such-option",) if name == "broken" else ()
     argv = [sys.executable, "-X", "faulthandler", str(script), "--socket", str(socket)]

@@ -33,6 +33,25 @@ def write_tiny_wheels(folder: Path) -> Path:
     return folder
 
 
+def write_tiny_engine(folder: Path) -> Path:
+    """Write what is asked for vLLM on a CPU beside those; return the folder.
+
+    One of its packages is another version than llava-pack's, and one is the same.
+    """
+    write_wheel(folder, "vllm", "0.32.0+cpu", "torch", "httpx", "pillow>=13")
+    write_wheel(folder, "pillow", "13.0.0")
+    return folder
+
+
+def write_tiny_gpu_engine(folder: Path) -> Path:
+    """Write what SGLang's release for CUDA 12 is asked for on a GPU; return the folder."""
+    runtime = "nvidia-cuda-runtime-cu12"
+    write_wheel(folder, "sglang", "0.5.10.post1", "torch", "httpx")
+    write_wheel(folder, "torch", "2.9.1", runtime)
+    write_wheel(folder, runtime.replace("-", "_"), "12.8.90")
+    return folder
+
+
 def _version(requirement: Requirement) -> str:
     """Return the oldest version that will do."""
     floors = [one.version for one in requirement.specifier if one.operator in {">=", "=="}]

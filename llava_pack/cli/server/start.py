@@ -1,6 +1,7 @@
 """`llava-pack start` and `swap`: models come to a server that runs, or change places there."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,38 +10,68 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Prefix
 from llava_pack.cli.loading import ModelOptions
-from llava_pack.cli.parameters import expanded
+from llava_pack.cli.parameters import Ways, expanded, names_of
+from llava_pack.cli.server.fronting import KeyFile
 from llava_pack.client.discovery import chosen_server, ordered
 from llava_pack.format.errors import UsageError
 
 if TYPE_CHECKING:
     from llava_pack.serve.supervision.plans import EnginePlan
 
+WAYS: Ways = {
+    "replica": ("replica_key_file", "as_json"),
+    "": ("recipe", *names_of(ModelOptions), "prefix", "as_json"),
+}
 Recipe = Annotated[str | None, typer.Argument(help="An installed model.")]
 
 
-@expanded
+@partial(expanded, ways=WAYS)
 def start(
+    ctx: typer.Context,  # noqa: ARG001 - what was typed is looked at by name
     recipe: Recipe = None,
     *,
     options: ModelOptions,
+    replica: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Another server of the running model: HOST:PORT or unix:PATH."
+        ),
+    ] = None,
+    replica_key_file: KeyFile = None,
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve another model beside the running ones.
+    """Serve another model beside the running ones, or have another replica answer too.
 
-    Running models are not interrupted.
+    Running models are not interrupted. A replica that was stopped comes back with the key that it
+    had.
 
     \b
     Examples:
       llava-pack start llava-v1.5-13b
+      llava-pack start --replica gpu3:7860 --replica-key-file ~/front.key
       llava-pack start --model-path models/llava-v1.6-vicuna-7b --precision int8
     """
+    if replica is not None:
+        _join(replica, replica_key_file, as_json=as_json)
+        return
     plan = _plan(recipe, options, prefix)
     from llava_pack.serve.supervision.control import plan_fields
 
     served = ordered(chosen_server(), console.say, do="start", plan=plan_fields(plan))["models"]
     _tell("start", plan.name, served, as_json=as_json)
+
+
+def _join(replica: str, key_file: Path | None, *, as_json: bool) -> None:
+    """Have the running server ask one more replica."""
+    from llava_pack.serve.replicas.address import replica_addresses, replica_keys
+
+    (there,) = replica_addresses([replica], replica_keys(key_file))
+    server = chosen_server()
+    asked = ordered(server, console.say, do="join", replica=there.address, key=there.key)
+    console.say(f"{console.mark('ok')} {there.address} answers too")
+    if as_json:
+        console.document("start", {"replica": there.address, "replicas": asked["replicas"]})
 
 
 @expanded
@@ -66,6 +97,12 @@ def swap(
     from llava_pack.serve.supervision.control import plan_fields
 
     server = chosen_server(model)
+    if server.network:
+        raise UsageError(
+            "several machines hold it, and a model that takes its place would be on this one alone",
+            subject=model,
+            hint="llava-pack stop; then llava-pack serve --nodes",
+        )
     order = plan_fields(plan)
     served = ordered(server, console.say, do="swap", model=model, plan=order)["models"]
     _tell("swap", plan.name, served, as_json=as_json)

@@ -9,7 +9,8 @@ from llava_pack.cli.language import translated
 from llava_pack.client.discovery import chosen_server, http
 from llava_pack.format.errors import reason_of
 from llava_pack.installation.unit import astray
-from llava_pack.serve.run_state import RunState, running
+from llava_pack.serve.nodes.standing import RUNNING, node_line
+from llava_pack.serve.run_state import RunState, running, serving
 
 _OWN = "llava-pack"
 
@@ -26,11 +27,17 @@ def status(as_json: AsJson = False) -> None:
     """
     for unit, program in astray():
         console.say(f"! {unit} starts {program}, which is not there: llava-pack service install")
-    chosen_server()
-    told = [facts_of(server) for server in running()]
+    chosen_server(nodes=True)
+    told = [facts_of(server) for server in serving()]
+    nodes = [state for state in running() if state.follower]
     if as_json:
-        console.document("status", {"servers": told})
+        facts = [{"pid": one.pid, "log": one.log, **one.follower} for one in nodes]
+        console.document("status", {"servers": told, "nodes": facts})
         return
+    for state in nodes:
+        mark = console.mark("ok") if state.follower["phase"] == RUNNING else "!"
+        console.data(f"{mark} {node_line(state)}")
+        console.data(f"  process {state.pid}, log: {state.log}")
     for server in told:
         up = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(server["started"]))
         console.data(f"{server['where']}  process {server['pid']}, since {up}")
@@ -38,6 +45,8 @@ def status(as_json: AsJson = False) -> None:
             console.data(f"  {console.mark('fail')} {server['error']}")
         for name, model in server["models"].items():
             console.data(f"  {model_line(name, model)}")
+            for address, replica in model.get("replicas", {}).items():
+                console.data(f"    {replica_line(address, replica)}")
         console.data(f"  log: {server['log']}")
 
 
@@ -72,9 +81,20 @@ def model_line(name: str, model: dict[str, Any]) -> str:
         return f"! {name}: {model['phase']} {translated(model['detail'])}".rstrip()
     mark = console.mark("ok")
     engine = model.get("engine", _OWN)  # which servers of earlier versions do not tell
-    by = "" if engine == _OWN else f" by {engine}"
+    where = model["device"] if engine == _OWN else f"{model['device']}, {engine}"
     return (
-        f"{mark} {name}: {model['precision']} on {model['device']}{by}, "
+        f"{mark} {name}: {model['precision']} on {where}, "
         f"{model['context_tokens']} tokens, {model['slots']} slots; "
         f"{model['running']} running, {model['waiting']} waiting"
+    )
+
+
+def replica_line(address: str, replica: dict[str, Any]) -> str:
+    """Return how one of a model's replicas is, for people."""
+    if replica["phase"] != "ready":
+        return f"! {address}: {replica['phase']} {translated(replica['detail'])}".rstrip()
+    return (
+        f"{console.mark('ok')} {address}: {replica['precision']} on {replica['device']}, "
+        f"{replica['slots']} slots; {replica['running']} running, {replica['waiting']} waiting; "
+        f"{replica['answered']} answered, {replica['lost']} lost"
     )

@@ -24,7 +24,11 @@ from llava_pack.serve.supervision.run_folder import sweep
 if TYPE_CHECKING:
     import psutil  # type: ignore[import-untyped]
 
-WAYS: Ways = {"model": ("as_json",), "": ("force", "as_json")}
+WAYS: Ways = {
+    "replica": ("as_json",),
+    "model": ("as_json",),
+    "": ("force", "as_json"),
+}
 _LOOK_EVERY_S = 0.1
 _FORCE_AFTER_S = 0.5
 _KILL_AFTER_S = 3.0
@@ -39,10 +43,17 @@ def stop(
     model: Annotated[
         str | None, typer.Argument(help="One model; without it, the whole server is stopped.")
     ] = None,
+    replica: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A replica, which is asked nothing more; the server there goes on.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Cancel running requests.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Stop the most recent server, or one of its models.
+    """Stop the most recent server, one of its models, or asking a replica.
 
     It returns when all their processes are gone. Other models keep running. Running requests may
     finish, within the time set by `serve --drain-s`; with --force they are cancelled, and shutdown
@@ -53,21 +64,42 @@ def stop(
     Examples:
       llava-pack stop
       llava-pack stop llava-v1.5-13b
+      llava-pack stop --replica gpu3:7860
       llava-pack stop --force
     """
     refuse_strangers(ctx, WAYS)
-    server = chosen_server(model)
+    if replica is not None:
+        _drain(replica, as_json=as_json)
+        return
+    server = chosen_server(model, nodes=model is None)
     if model is not None:
         left = ordered(server, console.say, do="stop", model=model)["models"]
         console.say(f"{console.mark('ok')} {model} is stopped; served: {', '.join(left)}")
     else:
         left = []
         _end(server, force=force)
-        console.say(f"{console.mark('ok')} the server, process {server.pid}, has stopped")
+        which = "the node" if server.follower else "the server"
+        console.say(f"{console.mark('ok')} {which}, process {server.pid}, has stopped")
         for other in running():
             console.say(f"still running: {', '.join(other.models)}, process {other.pid}")
     if as_json:
         console.document("stop", {"pid": server.pid, "model": model, "models": left})
+
+
+def _drain(typed: str, *, as_json: bool) -> None:
+    """Have the server that asks a replica ask it nothing more, and wait until nothing runs there.
+
+    Raises:
+        UsageError: no server asks it, or it is the last that serves.
+    """
+    from llava_pack.serve.replicas.address import replica_address
+
+    address = replica_address(typed).address
+    server = next((one for one in running() if address in one.replicas), None) or chosen_server()
+    left = ordered(server, console.say, do="drain", replica=address)["replicas"]
+    console.say(f"{console.mark('ok')} {address} is asked nothing more; it can be stopped")
+    if as_json:
+        console.document("stop", {"replica": address, "replicas": left})
 
 
 def _end(server: RunState, *, force: bool) -> None:

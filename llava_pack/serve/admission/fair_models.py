@@ -7,7 +7,15 @@ pictures are decoded only then: what waits in the line holds none.
 
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -24,6 +32,7 @@ from llava_pack.serve.counters import Tally
 from llava_pack.serve.port import (
     MOST_RETRY_S,
     OverloadedError,
+    Replica,
     Served,
     ShareError,
     Status,
@@ -93,6 +102,11 @@ class Shared:
     def tally(self) -> Tally:
         """What became of its requests."""
         return self._model.tally
+
+    @property
+    def replicas(self) -> Sequence[Replica]:
+        """The engines that serve it, where there are several."""
+        return self._model.replicas
 
     @property
     def vitals(self) -> Vitals:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from llava_pack.engine.stats import Histogram
 from llava_pack.serve.admission.refusals import CONNECTIONS, COUNTED, Refusals
+from llava_pack.serve.api.metric_lines import REASONS, head, labels_of
+from llava_pack.serve.api.replica_metrics import replica_lines
 from llava_pack.serve.port import PHASES, Served
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_REASONS = ("stop", "length", "abort", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,7 @@ def exposition(models: Mapping[str, Served], refusals: Refusals, restarts: int =
             _distributions(served),
             _ended(served),
             _phases(served),
+            replica_lines(served),
             _gateway(restarts),
             _refused(refusals),
         )
@@ -179,16 +181,16 @@ def exposition(models: Mapping[str, Served], refusals: Refusals, restarts: int =
 def _numbers(models: Sequence[Served]) -> Iterator[str]:
     for number in _NUMBERS:
         name = f"{number.name}_total" if number.kind == "counter" else number.name
-        yield from _head(name, number.kind, number.about)
+        yield from head(name, number.kind, number.about)
         for model in models:
-            yield f"{name}{{{_labels(model)}}} {number.value(model):.15g}"
+            yield f"{name}{{{labels_of(model)}}} {number.value(model):.15g}"
 
 
 def _distributions(models: Sequence[Served]) -> Iterator[str]:
     for distribution in _DISTRIBUTIONS:
-        yield from _head(distribution.name, "histogram", distribution.about)
+        yield from head(distribution.name, "histogram", distribution.about)
         for model in models:
-            yield from _buckets(distribution.name, _labels(model), distribution.value(model))
+            yield from _buckets(distribution.name, labels_of(model), distribution.value(model))
 
 
 def _buckets(name: str, labels: str, histogram: Histogram) -> Iterator[str]:
@@ -203,44 +205,34 @@ def _buckets(name: str, labels: str, histogram: Histogram) -> Iterator[str]:
 
 def _ended(models: Sequence[Served]) -> Iterator[str]:
     name = "vllm:request_success_total"
-    yield from _head(name, "counter", "Finished requests, by reason.")
+    yield from head(name, "counter", "Finished requests, by reason.")
     for model in models:
-        for reason in _REASONS:
-            labels = f'{_labels(model)},finished_reason="{reason}"'
+        for reason in REASONS:
+            labels = f'{labels_of(model)},finished_reason="{reason}"'
             yield f"{name}{{{labels}}} {model.tally.ended[reason]}"
 
 
 def _phases(models: Sequence[Served]) -> Iterator[str]:
     name = "llava_pack:model_phase"
-    yield from _head(name, "gauge", "1 for the current phase of a model.")
+    yield from head(name, "gauge", "1 for the current phase of a model.")
     for model in models:
         for phase in PHASES:
-            labels = f'{_labels(model)},phase="{phase}"'
+            labels = f'{labels_of(model)},phase="{phase}"'
             yield f"{name}{{{labels}}} {int(model.status.phase == phase)}"
 
 
 def _gateway(restarts: int) -> Iterator[str]:
     name = "llava_pack:gateway_restarts_total"
-    yield from _head(name, "counter", "Restarts of the gateway.")
+    yield from head(name, "counter", "Restarts of the gateway.")
     yield f"{name} {restarts}"
 
 
 def _refused(refusals: Refusals) -> Iterator[str]:
     name = "llava_pack:responses_refused_total"
-    yield from _head(name, "counter", "Refused requests, by status.")
+    yield from head(name, "counter", "Refused requests, by status.")
     for status in sorted(COUNTED):
         yield f'{name}{{status="{status}"}} {refusals.statuses[status]}'
     name = "llava_pack:connections_ended_total"
-    yield from _head(name, "counter", "Connections ended without a valid request.")
+    yield from head(name, "counter", "Connections ended without a valid request.")
     for reason in CONNECTIONS:
         yield f'{name}{{reason="{reason}"}} {refusals.connections[reason]}'
-
-
-def _head(name: str, kind: str, about: str) -> Iterator[str]:
-    yield f"# HELP {name} {about}"
-    yield f"# TYPE {name} {kind}"
-
-
-def _labels(model: Served) -> str:
-    escaped = model.name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'model_name="{escaped}",engine="0"'

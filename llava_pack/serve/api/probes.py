@@ -17,7 +17,7 @@ from llava_pack.engine.fence.value import Standing
 from llava_pack.serve.admission.refusals import Refusals
 from llava_pack.serve.api.metrics import CONTENT_TYPE, exposition
 from llava_pack.serve.errors import RETRY_AFTER_S
-from llava_pack.serve.port import Served, Vitals
+from llava_pack.serve.port import Replica, Served, Vitals
 
 _OWN = "llava-pack"
 
@@ -73,6 +73,7 @@ def probe_router(models: Mapping[str, Served], signs: Signs, refusals: Refusals)
             "pictures": "stalled" if stalled else "ready",
             "bundle_id": signs.bundle_id,
             "page": signs.page,
+            "replicas": sum(len(model.replicas) for model in models.values()),
         }
         return _answer(body, ok=loaded and not stalled)
 
@@ -128,7 +129,25 @@ def _startup(model: Served) -> dict[str, Any]:
         "context_tokens": info.context_tokens if info else None,
         "slots": info.slots if info else None,
         "engine": (info.engine or _OWN) if info else None,
+        "picture_mode": info.picture_mode if info else None,
         "fence": _fence(model.standing),
+        "replicas": {one.replica: _replica(one) for one in model.replicas},
+    }
+
+
+def _replica(one: Replica) -> dict[str, Any]:
+    """Return how one of several engines stands, and what it has of what came here."""
+    return {
+        "phase": one.status.phase,
+        "detail": one.status.detail,
+        "precision": one.info.precision if one.info else None,
+        "device": one.info.device if one.info else None,
+        "slots": one.info.slots if one.info else None,
+        "running": one.vitals.running,
+        "waiting": one.vitals.waiting,
+        "in_flight": one.in_flight,
+        "answered": one.tally.ended["stop"] + one.tally.ended["length"],
+        "lost": one.tally.ended["error"],
     }
 
 

@@ -1,7 +1,9 @@
 """What is asked of an engine over a connection, whatever the engine is: one protocol."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -21,10 +23,15 @@ class EngineAddress:
     """A Unix socket in the private folder of the run, also where the engine listens elsewhere."""
     engine: Engine = "transformers"
     """Which one it is; llava-pack's own speaks a protocol of its own, the others OpenAI's."""
-    key: str = ""
+    key: str = field(default="", repr=False)
     """What it wants to be told; empty for nothing."""
+    replica: bool = False
+    """Whether another llava-pack server has it, which is asked as any client asks."""
     info: EngineInfo | None = None
     """What the plan says of an engine that tells little of itself; None for llava-pack's own."""
+    tokens: tuple[str, ...] = ()
+    """The special tokens of the model as texts, so that a person's text never becomes one; empty
+    for llava-pack's own, which knows them."""
     standing: Standing | None = None
     """Which fence stands around an engine that does not tell; None where it tells itself."""
 
@@ -102,6 +109,30 @@ async def connect(address: EngineAddress) -> EngineConnection:
     Raises:
         ServeError: nobody listens there, or it speaks otherwise.
     """
-    from llava_pack.engine.process.client import EngineClient
+    from llava_pack.runtimes import RUNTIMES
 
-    return await EngineClient.connect(address.socket)
+    if address.replica:
+        from llava_pack.serve.replicas.dialling import connected
+
+        return await connected(address.socket, address.key)
+    profile = RUNTIMES[address.engine].profile
+    if profile is None:
+        from llava_pack.engine.process.client import EngineClient
+
+        return await EngineClient.connect(address.socket)
+    from llava_pack.serve.engines.http_exchange import HttpEndpoint
+    from llava_pack.serve.engines.openai import OpenAiConnection
+    from llava_pack.serve.engines.openai_facts import EngineFacts
+
+    opener = partial(asyncio.open_unix_connection, address.socket)
+    endpoint = HttpEndpoint(opener, address.key)
+    await endpoint.meet()
+    facts = EngineFacts(
+        endpoint,
+        profile.dialect,
+        metrics=profile.metrics,
+        ready_path=profile.ready,
+        info=address.info,
+        tokens=address.tokens,
+    )
+    return OpenAiConnection(facts)

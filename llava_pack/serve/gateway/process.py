@@ -40,7 +40,7 @@ from llava_pack.serve.feed import (
     to_line,
 )
 from llava_pack.serve.gateway.fencing import enter_gateway_fence
-from llava_pack.serve.gateway.served import ServedModels
+from llava_pack.serve.gateway.models import ServedModels
 from llava_pack.serve.logfile import kept
 
 if TYPE_CHECKING:

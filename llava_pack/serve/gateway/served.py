@@ -1,4 +1,4 @@
-"""The models as the gateway serves them: how they stand comes by the feed, answers from engines.
+"""An engine as the gateway serves it: how it stands comes by the feed, answers from the engine.
 
 The gateway starts and ends no engine. It holds a connection to each, and asks.
 """
@@ -6,8 +6,9 @@ The gateway starts and ends no engine. It holds a connection to each, and asks.
 import asyncio
 import contextlib
 import logging
+import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -18,7 +19,8 @@ from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.serve.counters import Tally
 from llava_pack.serve.engines.client import EngineConnection, connect
-from llava_pack.serve.feed import Bulletin, News
+from llava_pack.serve.feed import News
+from llava_pack.serve.gateway.routing import HERE, Load
 from llava_pack.serve.liveness import SILENT_S
 from llava_pack.serve.port import LaterError, OverloadedError, Status, Vitals
 
@@ -27,6 +29,8 @@ _AGAIN_S = 0.05
 _GREETING_S = 5.0
 _SOON_S = 5.0
 """What warming up, or a restart, takes."""
+_DOUBT_S = 3.0
+"""How long a replica that was lost is passed over: by then who looks after it knows better."""
 
 
 class ServedEngine:
@@ -54,6 +58,8 @@ class ServedEngine:
         self._on_change = on_change
         self._client: EngineConnection | None = None
         self._connecting = asyncio.create_task(self._stay_connected())
+        self._lost_s = -math.inf
+        self._of_others = 0
         self.left = False
         """Whether it serves no more; what runs goes on."""
         self.tally = Tally(restarts=news.restarts)
@@ -100,6 +106,27 @@ class ServedEngine:
         return self._news.stats
 
     @property
+    def replica(self) -> str:
+        """Where it is, for people: a server's address, or that it is this one's own."""
+        return self._news.replica or HERE
+
+    @property
+    def replicas(self) -> tuple[()]:
+        """None: it is one engine."""
+        return ()
+
+    @property
+    def load(self) -> Load:
+        """What it has to do, as the choice among replicas sees it."""
+        doubtful = self.vitals.stalled or self._clock() - self._lost_s < _DOUBT_S
+        return Load(
+            replica=self.replica,
+            slots=max(1, self.info.slots if self.info else 1),
+            busy=self.in_flight + self._of_others,
+            ready=self.status.phase == "ready" and not doubtful,
+        )
+
+    @property
     def full(self) -> bool:
         """Whether a request would be refused because the queue is full."""
         slots = self.info.slots if self.info else 0
@@ -112,6 +139,7 @@ class ServedEngine:
         if before.phase != "loading":
             self._loading = self._told_s, news.status.done_bytes
         self.tally.restarts = news.restarts
+        self._of_others = max(0, news.stats.running + news.stats.waiting - self.in_flight)
 
     def leave(self) -> None:
         """Serve no more; what runs goes on."""
@@ -155,8 +183,10 @@ class ServedEngine:
                     elif isinstance(event, Failed):
                         ended = "error"
                     yield event
-        except PackError:
+        except PackError as error:
             ended = "error"
+            if isinstance(error, ServeError):
+                self._lost_s = self._clock()
             raise
         finally:
             self.in_flight -= 1
@@ -222,58 +252,3 @@ class ServedEngine:
                         self._client = None
                         self._on_change()
             await asyncio.sleep(_AGAIN_S)
-
-
-class ServedModels(Mapping[str, ServedEngine]):
-    """The models of the latest bulletin, by name and in their order.
-
-    Args:
-        queue: requests of a model that may wait for a slot.
-        on_change: called when what is told of them has changed.
-    """
-
-    def __init__(self, queue: int, on_change: Callable[[], None]) -> None:
-        self._queue = queue
-        self._on_change = on_change
-        self._engines: dict[int, ServedEngine] = {}
-        self._names: dict[str, ServedEngine] = {}
-
-    def __getitem__(self, name: str) -> ServedEngine:
-        return self._names[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._names))
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @property
-    def in_flight(self) -> dict[int, int]:
-        """Return how many requests are being answered, by engine."""
-        return {number: engine.in_flight for number, engine in self._engines.items()}
-
-    @property
-    def reached(self) -> tuple[int, ...]:
-        """Return the engines that would be asked."""
-        return tuple(n for n, engine in self._engines.items() if engine.status.phase == "ready")
-
-    def take(self, bulletin: Bulletin) -> None:
-        """Take how the models stand; one that is told of no more serves no more."""
-        names: dict[str, ServedEngine] = {}
-        for news in bulletin.models:
-            if (engine := self._engines.get(news.engine)) is None:
-                engine = ServedEngine(news, self._queue, self._on_change)
-                self._engines[news.engine] = engine
-            engine.take(news)
-            names[news.name] = engine
-        self._names = names
-        for engine in self._engines.values():
-            if names.get(engine.name) is not engine:
-                engine.leave()
-
-    async def let_go(self) -> None:
-        """Forget the engines that serve no more, once nothing of theirs runs."""
-        for number, engine in tuple(self._engines.items()):
-            if engine.left and not engine.in_flight:
-                del self._engines[number]
-                await engine.close()

@@ -34,7 +34,7 @@ def ready_lines(state: RunState, infos: Sequence[EngineInfo]) -> tuple[str, ...]
         infos: in the order of the state's models.
     """
     return tuple(
-        f"{name}: {info.precision} on {info.device}{info.engine and f' by {info.engine}'}, "
+        f"{name}: {info.precision} on {info.device}{info.engine and f', {info.engine}'}, "
         f"{info.context_tokens} tokens, "
         f"{info.slots} slots"
         for name, info in zip(state.models, infos, strict=True)

@@ -26,9 +26,10 @@ from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.serve.plain import to_plain
-from llava_pack.serve.supervision.fleet import Fleet, phases
+from llava_pack.serve.supervision.fleet import Fleet, Member, phases
 from llava_pack.serve.supervision.listener import listen_on_socket
 from llava_pack.serve.supervision.plans import EnginePlan
+from llava_pack.serve.supervision.replicas import Replicas
 
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 64 * 1024 * 1024
@@ -46,23 +47,29 @@ _NEWER: Mapping[str, Any] = {
     "version": "",
     "architecture": "",
     "tokenizer_dir": None,
+    "tokens": [],
     "pictures": Limits().count,
+    "node": None,
 }
 """Fields that servers of earlier versions do not know, and what they do without them."""
 _PATHS = ("model_dir", "vision_tower", "model_base", "python", "tokenizer_dir")
 
 
 class ControlServer:
-    """Obeys orders over a fleet.
+    """Obeys orders over a fleet and its replicas.
 
     Args:
         fleet: what is ordered about.
+        replicas: as well.
         drain_s: how long what runs may take to end.
         on_change: called when the models have changed.
     """
 
-    def __init__(self, fleet: Fleet, drain_s: float, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, fleet: Fleet, replicas: Replicas, drain_s: float, on_change: Callable[[], None]
+    ) -> None:
         self._fleet = fleet
+        self._replicas = replicas
         self._drain_s = drain_s
         self._on_change = on_change
         self._heard: set[asyncio.Task[None]] = set()
@@ -110,6 +117,11 @@ class ControlServer:
             case "swap":
                 plan = _plan(order["plan"])
                 return self._fleet.swap(str(order["model"]), plan, self._drain_s)
+            case "join":
+                return self._replicas.join(str(order["replica"]), str(order["key"]))
+            case "drain":
+                typed = str(order["replica"])
+                return self._replicas.drain(typed, self._drain_s, alone=not self._fleet)
             case other:
                 raise ValueError(other)
 
@@ -120,7 +132,8 @@ class ControlServer:
         while not doing.done():
             await asyncio.wait({doing}, timeout=within_s)
             within_s = _TELL_EVERY_S
-            now, now_s = phases(self._fleet.values()), time.monotonic()
+            members: list[Member] = [*self._fleet.values(), *self._replicas.values()]
+            now, now_s = phases(members), time.monotonic()
             if now != told or now_s - told_s > _REPEAT_EVERY_S:
                 told, told_s = now, now_s
                 _write(writer, {"said": told})
@@ -129,7 +142,7 @@ class ControlServer:
         if isinstance(error, PackError):
             return _error(error)
         doing.result()
-        return {"done": True, "models": list(self._fleet)}
+        return {"done": True, "models": list(self._fleet), "replicas": list(self._replicas)}
 
 
 def order(
@@ -193,7 +206,8 @@ def _plan(fields: Mapping[str, Any]) -> EnginePlan:
         KnownAnswer(**{**answer, "contains": tuple(answer["contains"])})
         for answer in fields["known_answers"]
     )
-    return EnginePlan(**{**fields, **paths, "known_answers": known})
+    tokens = tuple(fields.get("tokens", ()))
+    return EnginePlan(**{**fields, **paths, "known_answers": known, "tokens": tokens})
 
 
 def _lines(control: socket.socket) -> Iterator[dict[str, Any]]:

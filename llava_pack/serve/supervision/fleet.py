@@ -49,6 +49,7 @@ class Fleet(Mapping[str, SupervisedEngine]):
         care: how engines are looked after.
         front: the gateway, which is told what changes.
         on_status: hears every change of every model.
+        numbers: one for each engine, of which no other engine of the run has one.
     """
 
     def __init__(
@@ -58,13 +59,14 @@ class Fleet(Mapping[str, SupervisedEngine]):
         care: Care,
         front: Front,
         on_status: Callable[[str, Status], None],
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self._command = command
         self._prover = prover
         self._care = care
         self._front = front
         self._on_status = on_status
-        self._numbers = itertools.count()
+        self._numbers = numbers or itertools.count()
         self._engines: dict[str, SupervisedEngine] = {}
         self._tasks: dict[SupervisedEngine, asyncio.Task[None]] = {}
         self._plans: dict[str, EnginePlan] = {}
@@ -180,11 +182,10 @@ class Fleet(Mapping[str, SupervisedEngine]):
             finally:
                 await self._front.told()
 
-    async def drain(self, drain_s: float, forced: asyncio.Event) -> None:
-        """Take nothing new, and let what runs end for so long, or until forced to."""
+    def refuse(self) -> None:
+        """Take nothing new; what runs goes on."""
         for engine in self.values():
             engine.refuse()
-        await _idle(lambda: not self.busy or forced.is_set(), drain_s)
 
     async def close(self, *, force: bool) -> None:
         """End every engine and wait for it; no other is started any more."""
@@ -232,7 +233,7 @@ class Fleet(Mapping[str, SupervisedEngine]):
         engine.refuse()
         self._front.changed()
         await self._front.told()
-        await _idle(lambda: not self._front.in_flight(engine.number), drain_s)
+        await idle(lambda: not self._front.in_flight(engine.number), drain_s)
         await self._end(engine)
 
     def _hear(self, name: str, status: Status) -> None:
@@ -244,13 +245,26 @@ class Fleet(Mapping[str, SupervisedEngine]):
         await asyncio.gather(self._tasks.pop(engine), return_exceptions=True)
 
 
-async def _idle(settled: Callable[[], bool], within_s: float) -> None:
+async def idle(settled: Callable[[], bool], within_s: float) -> None:
+    """Wait until something has settled, or the time is over."""
     until_s = time.monotonic() + within_s
     while time.monotonic() < until_s and not settled():  # noqa: ASYNC110 - counters, no events
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-def phases(models: Iterable[SupervisedEngine]) -> str:
+class Member(Protocol):
+    """What stands somewhere: an engine here, or a replica."""
+
+    @property
+    def name(self) -> str:
+        """What people know it by."""
+
+    @property
+    def status(self) -> Status:
+        """Where it stands."""
+
+
+def phases(models: Iterable[Member]) -> str:
     """Return where models stand, as one line.
 
     Args:

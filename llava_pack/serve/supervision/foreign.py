@@ -2,7 +2,7 @@
 
 Each start has a folder of its own, private to the account, in the place of a home: caches, sockets
 and what else they write go there and end with it. One that listens at a port gets a free one at
-each start, and a relay to it from the socket where the gateway asks.
+each start, and a relay to it from the socket where the gateway asks, once it listens.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ from llava_pack.engine.fence.home import settle
 from llava_pack.engine.fence.value import Standing
 from llava_pack.profiles import launcher
 from llava_pack.profiles.compiler import lacks_compiler, write_compiler
-from llava_pack.profiles.profile import LOOPBACK, Launch, Profile
+from llava_pack.profiles.profile import Launch, Profile
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.subprocesses import EngineCommand, ProcessCommand
-from llava_pack.serve.supervision.relay import Port, free_port, relayed
+from llava_pack.serve.supervision.relay import free_port, relayed_to_ours
 
 UNFENCED = Standing(why="engines other than llava-pack's own run without one")
 
@@ -49,11 +49,9 @@ async def begun(command: EngineCommand) -> AsyncIterator[ProcessCommand]:
     try:
         async with contextlib.AsyncExitStack() as stack:
             if profile.way == "loopback":
-                port = free_port(LOOPBACK)
-                await stack.enter_async_context(relayed(socket, Port(LOOPBACK, port)))
+                port = free_port()
+                await stack.enter_async_context(relayed_to_ours(socket, port))
                 launch = replace(launch, port=port)
-            else:
-                socket.unlink(missing_ok=True)  # the last process's, where it was killed
             yield replace(
                 command.program,
                 argv=(*command.argv, *profile.argv(launch)),
@@ -61,6 +59,7 @@ async def begun(command: EngineCommand) -> AsyncIterator[ProcessCommand]:
             )
     finally:
         shutil.rmtree(launch.folder, ignore_errors=True)
+        socket.unlink(missing_ok=True)  # which engines leave
 
 
 def _surroundings(

@@ -18,7 +18,7 @@ from llava_pack.format.errors import ServeError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Engine, Manifest
 from llava_pack.profiles.launcher import KEY_VARIABLE
-from llava_pack.profiles.profile import Launch, Profile
+from llava_pack.profiles.profile import Launch, Node, Profile
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.subprocesses import EngineCommand
@@ -54,6 +54,8 @@ class EnginePlan:
     """As `config.json` names it, for an engine of others."""
     tokenizer_dir: Path | None = None
     """Absolute; where an engine of others finds tokenizer and processor, None for in the model."""
+    tokens: tuple[str, ...] = ()
+    """The special tokens of the model as texts, for an engine of others."""
     pictures: int = Limits().count
     """At most in one request."""
     vision_tower: Path | None = None
@@ -73,6 +75,8 @@ class EnginePlan:
     picture_mode: PictureMode = DEFAULT_PICTURE_MODE
     known_answers: tuple[KnownAnswer, ...] = ()
     """What it must answer before it counts as ready."""
+    node: Node | None = None
+    """Its place among several machines, None for alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +166,11 @@ def check_fence(plan: EnginePlan, fence: FenceMode) -> None:
 
 
 def engine_command(
-    plan: EnginePlan, socket: Path, *, fence: FenceMode = "on", pycache: str | None = None
+    plan: EnginePlan,
+    socket: Path,
+    *,
+    fence: FenceMode = "on",
+    pycache: str | None = None,
 ) -> EngineCommand:
     """Return how the plan's process is started.
 
@@ -214,7 +222,7 @@ def _foreign_command(
     """Return how an engine of others is started; its arguments are made at each start."""
     key = secrets.token_urlsafe(_KEY_BYTES) if profile.keys else ""
     launch = Launch(
-        version=plan.version,
+        version=plan.version.partition("+")[0],
         python=plan.python,
         model_dir=plan.model_dir,
         tokenizer_dir=plan.tokenizer_dir,
@@ -228,6 +236,7 @@ def _foreign_command(
         gpus=plan.gpus or 1,
         socket=socket if profile.way == "unix" else None,
         folder=socket.with_suffix(""),
+        node=plan.node,
     )
     info = EngineInfo(
         model=plan.name,
@@ -241,12 +250,16 @@ def _foreign_command(
         picture_mode=plan.picture_mode,
         engine=f"{RUNTIMES[plan.engine].title} {plan.version}",
     )
-    standing = OFF if fence == "off" else UNFENCED
     return EngineCommand(
         name=plan.name,
         argv=launcher_argv(plan.python, profile, pycache),
         address=EngineAddress(
-            socket=socket, engine=plan.engine, key=key, info=info, standing=standing
+            socket=socket,
+            engine=plan.engine,
+            key=key,
+            info=info,
+            tokens=plan.tokens,
+            standing=OFF if fence == "off" else UNFENCED,
         ),
         environment=engine_environment(os.environ) | ({KEY_VARIABLE: key} if key else {}),
         term_s=profile.term_s,

@@ -8,16 +8,23 @@ reads slowly holds up who writes.
 
 import asyncio
 import contextlib
+import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from llava_pack.profiles.profile import LOOPBACK
 from llava_pack.serve.supervision.listener import listen_on_socket
 
 _READ_BYTES = 64 << 10
 _CONNECT_S = 5.0
+_LOOK_EVERY_S = 0.1
+_LISTENING = Path("/proc/net/tcp")
+_LOOPBACK_WORD = f"{int.from_bytes(bytes(map(int, LOOPBACK.split('.'))), sys.byteorder):08X}"
+"""As the kernel writes it: a number in the order of its bytes."""
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -34,11 +41,41 @@ Target = Path | Port
 """Where connections are handed on to: a Unix socket, or a port."""
 
 
-def free_port(host: str) -> int:
-    """Return a port of an address that nobody listens at; somebody may before it is used."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as held:
-        held.bind((host, 0))
+def free_port() -> int:
+    """Return a port of loopback that nobody listens at; somebody may before it is used."""
+    with socket.socket() as held:
+        held.bind((LOOPBACK, 0))
         return int(held.getsockname()[1])
+
+
+def is_ours(port: int, table: Path = _LISTENING) -> bool:
+    """Return whether a process of this account listens at a port of loopback.
+
+    Another account could have taken it meanwhile, and be told keys and questions.
+
+    Source: proc(5), net/tcp; 0A is TCP_LISTEN in include/net/tcp_states.h.
+    """
+    wanted = f"{_LOOPBACK_WORD}:{port:04X}"
+    lines = (line.split() for line in table.read_text().splitlines()[1:])
+    return any(one[1] == wanted and one[3] == "0A" and int(one[7]) == os.getuid() for one in lines)
+
+
+@asynccontextmanager
+async def relayed_to_ours(path: Path, port: int) -> AsyncIterator[None]:
+    """Relay to a port of loopback while the block runs, from when this account listens there."""
+
+    async def relay() -> None:
+        while not is_ours(port):  # noqa: ASYNC110 - of another process, which tells nobody
+            await asyncio.sleep(_LOOK_EVERY_S)
+        async with relayed(path, Port(LOOPBACK, port)):
+            await asyncio.Event().wait()
+
+    relaying = asyncio.create_task(relay())
+    try:
+        yield
+    finally:
+        relaying.cancel()
+        await asyncio.gather(relaying, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ everything at once.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import socket
@@ -25,12 +26,13 @@ from llava_pack.serve.aliases import Aliases
 from llava_pack.serve.care import Care
 from llava_pack.serve.feed import Start
 from llava_pack.serve.logfile import kept
+from llava_pack.serve.nodes.crew import Crew
 from llava_pack.serve.port import Status
 from llava_pack.serve.run_state import Publication, RunState, publish
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision.control import ControlServer
 from llava_pack.serve.supervision.ending import Ending
-from llava_pack.serve.supervision.fleet import Fleet, Prover, phases
+from llava_pack.serve.supervision.fleet import Fleet, Prover, idle, phases
 from llava_pack.serve.supervision.gateway import SupervisedGateway
 from llava_pack.serve.supervision.gateway_process import (
     GATEWAY_PROGRAM,
@@ -39,6 +41,7 @@ from llava_pack.serve.supervision.gateway_process import (
 )
 from llava_pack.serve.supervision.plans import EnginePlan, engine_command
 from llava_pack.serve.supervision.progress import Narration
+from llava_pack.serve.supervision.replicas import Replicas, ReplicasPlan
 from llava_pack.serve.supervision.run_folder import Scratch
 from llava_pack.serve.supervision.systemd import Notifier
 
@@ -69,6 +72,8 @@ class ServePlan:
     """Where they are told."""
     web: bool
     """Whether the page is served."""
+    crew: Crew | None = None
+    """The other machines that hold the model; None for none."""
     picture_root: Path | None = None
     """The folder below which pictures may be named by file:// URLs, resolved; None allows none."""
     aliases: Aliases = field(default_factory=dict)
@@ -81,6 +86,8 @@ class ServePlan:
     """Where the log is kept; None keeps none."""
     notifier: Notifier = field(default_factory=Notifier)
     """Who tells systemd."""
+    replicas: ReplicasPlan = field(default_factory=ReplicasPlan)
+    """Other servers of the same model."""
 
 
 Announce = Callable[[tuple[EngineInfo, ...]], None]
@@ -117,16 +124,19 @@ class _Run:
         self._gateway = SupervisedGateway(
             _gateway_plan(plan, scratch),
             _start(plan, scratch),
-            lambda: self._fleet.news,
+            lambda: self._fleet.news + self._replicas.news,
             progress.note,
         )
+        numbers = itertools.count()
         self._fleet = Fleet(
             lambda wanted, number: plan.command(wanted, scratch.socket(number)),
             plan.prover,
             plan.care,
             self._gateway,
             self._hear,
+            numbers,
         )
+        self._replicas = Replicas(plan.replicas, scratch.socket, numbers, self._gateway, self._hear)
 
     async def serve(self, announce: Announce) -> int:
         """Serve, and return the exit code: a signal's only where it had to be forced."""
@@ -135,14 +145,19 @@ class _Run:
         publication = publish(self._plan.state_directory, state)
         _log.info("serving %s, process %d", ", ".join(state.models), os.getpid())
         tasks = [self._fleet.launch(plan) for plan in self._plan.plans]
+        self._replicas.begin()
         tasks.append(asyncio.create_task(self._gateway.run(), name="gateway"))
         watchdog = asyncio.create_task(self._feed_watchdog())
         enforcing = asyncio.create_task(self._enforce())
         control = ControlServer(
-            self._fleet, self._plan.state.drain_s, lambda: self._changed(publication, state)
+            self._fleet,
+            self._replicas,
+            self._plan.state.drain_s,
+            lambda: self._changed(publication, state),
         )
         try:
-            async with control.serve(self._scratch.control):
+            crew = self._plan.crew.serve() if self._plan.crew else contextlib.nullcontext()
+            async with crew, control.serve(self._scratch.control):
                 await self._serve(tasks[-1], announce)
         finally:
             publication.withdraw()
@@ -162,8 +177,8 @@ class _Run:
             await asyncio.wait({told, ready, gateway}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done() and ready.exception() is None:
                 self._announced = True
-                self._plan.notifier.ready(phases(self._fleet.values()))
-                announce(tuple(e.info for e in self._fleet.values() if e.info is not None))
+                self._plan.notifier.ready(self._phases)
+                announce(self._infos)
                 await asyncio.wait({told, gateway}, return_when=asyncio.FIRST_COMPLETED)
             await self._drain()
         finally:
@@ -174,6 +189,8 @@ class _Run:
     async def _ready(self) -> None:
         """Wait until every model is ready, and the gateway answers for it."""
         await self._fleet.ready()
+        if not self._fleet:
+            await self._replicas.ready()
         await self._gateway.answers.wait()
         await self._gateway.told()
 
@@ -181,12 +198,28 @@ class _Run:
         """Let what runs end for a while."""
         self._plan.notifier.stopping(self._plan.state.drain_s)
         _log.info("shutting down")
-        await self._fleet.drain(self._plan.state.drain_s, self._ending.forced)
+        for models in (self._fleet, self._replicas):
+            models.refuse()
+        await idle(
+            lambda: not (self._fleet.busy or self._replicas.busy) or self._ending.forced.is_set(),
+            self._plan.state.drain_s,
+        )
+
+    @property
+    def _phases(self) -> str:
+        return phases([*self._fleet.values(), *self._replicas.values()])
+
+    @property
+    def _infos(self) -> tuple[EngineInfo, ...]:
+        """What each model said of itself, in the order of the run state's."""
+        infos = [one.info for one in self._fleet.values()] or [self._replicas.info]
+        return tuple(info for info in infos if info is not None)
 
     async def _close(self) -> None:
         """End gateway and engines, each within seconds; whoever hangs is killed."""
         force = self._ending.forced.is_set()
         await asyncio.gather(self._gateway.stop(force=force), self._fleet.close(force=force))
+        await self._replicas.close()
 
     async def _enforce(self) -> None:
         """Kill everything once it is forced, whatever is waited for elsewhere."""
@@ -205,14 +238,15 @@ class _Run:
 
     def _hear(self, name: str, status: Status) -> None:
         self._log.take(name, status)
-        said = phases(self._fleet.values())
+        said = self._phases
         if self._announced or self._ending.told.is_set():
             self._plan.notifier.status(said)
         else:
             self._plan.notifier.loading(said)
 
     def _changed(self, publication: Publication, state: RunState) -> None:
-        publication.update(replace(state, models=tuple(self._fleet)))
+        models = tuple(self._fleet) or state.models
+        publication.update(replace(state, models=models, replicas=tuple(self._replicas)))
 
 
 def _gateway_plan(plan: ServePlan, scratch: Scratch) -> GatewayPlan:

@@ -1,9 +1,16 @@
+from dataclasses import replace
+
 import pytest
+from packaging.requirements import Requirement
 
 from llava_pack.assemble.packing import Packing, choose_packing
 from llava_pack.assemble.recipe_template import check_named
+from llava_pack.assemble.requirements import engine_requirements, gateway_requirements
+from llava_pack.assemble.runtimes import with_runtime
 from llava_pack.format.errors import RecipeError, UsageError
+from llava_pack.lock.torch_build import TorchChoice
 from llava_pack.recipe import find_recipe, read_recipe, recipe_names
+from llava_pack.runtimes import RUNTIMES
 
 
 def recipe(name: str):
@@ -85,3 +92,52 @@ def test_a_template_that_a_bundle_cannot_have_is_refused(conv_mode, said):
 def test_the_templates_of_the_shipped_recipes_are_taken(name):
     found = recipe(name)
     check_named(found, choose_packing(found))
+
+
+ENGINES = [name for name, one in RUNTIMES.items() if one.profile is not None]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["llava-v1.5-7b", "llava-v1.5-7b-lora", "llava-1.5-7b-hf"])
+def test_an_engine_of_the_field_gets_the_layout_that_it_prefers_and_one_model(engine, name):
+    wanted = with_runtime(recipe(name), engine)
+    packing = choose_packing(wanted)
+    layout = "hf" if wanted.model.format == "hf" else RUNTIMES[engine].profile.layouts[0]
+    assert packing.format == layout
+    assert packing.merge == (wanted.model.base is not None)
+    beside = f"{wanted.model.name}-tokenizer" if layout == "original" else None
+    assert packing.tokenizer == beside
+    assert (beside is None) or replace(packing, tokenizer=None).key != packing.key
+    assert choose_packing(wanted, wanted="hf").tokenizer is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "asked", "said"),
+    [
+        ("vllm", {"wanted": "original"}, r"vLLM loads is the transformers-native layout \(hf\)"),
+        ("vllm", {"precision": "int8"}, "quantized ahead but nf4"),
+        ("sglang", {"precision": "nf4"}, "quantized ahead"),
+        ("lmdeploy", {"precision": "nf4"}, "quantized ahead"),
+    ],
+)
+def test_an_engine_refuses_what_it_does_not_load(engine, asked, said):
+    with pytest.raises(UsageError, match=said):
+        choose_packing(with_runtime(recipe("llava-v1.5-7b"), engine), **asked)
+
+
+def test_weights_quantized_ahead_bring_their_kernels():
+    profile = RUNTIMES["vllm"].profile
+    packing = choose_packing(with_runtime(recipe("llava-v1.5-7b"), "vllm"), precision="nf4")
+    assert packing == Packing(format="hf", precision="nf4")
+    torch = TorchChoice(requirements=("torch>=2.11",))
+    for release in profile.releases:
+        asked = (recipe("llava-v1.5-7b"), profile, release, torch)
+        whole = engine_requirements(*asked, quantized=False)
+        assert {*engine_requirements(*asked, quantized=True)} - {*whole} == {*release.kernels}
+        assert ("ziglang" in whole) == (release.cuda != "none")
+
+
+def test_what_stands_before_an_engine_has_nothing_of_ours():
+    names = {Requirement(line).name for line in gateway_requirements()}
+    assert {"fastapi", "uvicorn", "pillow", "uv"} <= names
+    assert not names & {"torch", "transformers", "bitsandbytes", "llguidance", "accelerate"}

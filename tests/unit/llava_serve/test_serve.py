@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,7 +21,9 @@ from llava_pack.llava_serve.health import _fences
 from llava_pack.llava_serve.processes import UpstreamProcesses, free_ports
 from llava_pack.llava_serve.programs import Program
 from llava_pack.serve.run_state import RunState, directories, publish, running
-from tests.support.waiting import until_async
+from tests.conftest import ROOT
+from tests.support.marked import marked
+from tests.support.waiting import until, until_async
 
 
 @pytest.fixture
@@ -138,3 +143,60 @@ def test_a_program_that_is_not_there_is_15(tmp_path):
     program = Program(role="page", argv=("/nowhere/python",), environment={}, directory=tmp_path)
     with pytest.raises(ServeError, match=r"cannot start LLaVA's page: No such file"):
         start(program)
+
+
+# The three are a few lines in their places, each with a child in a session of its own.
+_RUN = """
+import os, sys
+from pathlib import Path
+from llava_pack.format.progress import Silent
+from llava_pack.health.runtimes import RuntimePlan
+from llava_pack.llava_serve import processes, serve
+from llava_pack.llava_serve.programs import Program
+from llava_pack.serve.run_state import RunState
+from llava_pack.serve.supervision.plans import EnginePlan
+
+folder, sleeps = Path(sys.argv[1]), "import signal, time; SIGNALS; time.sleep(600)"
+code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleeps!r}], "
+code += f"start_new_session=True); {sleeps}"
+def program(role, home):
+    argv = (sys.executable, "-I", "-S", "-c", code)
+    return Program(role=role, argv=argv, environment=dict(os.environ), directory=home / role)
+serve.launched = lambda _plan, _ports, home: tuple(
+    program(role, home) for role in ("controller", "worker", "page")
+)
+processes.UpstreamProcesses._answers = lambda *_: True
+state = RunState(
+    pid=os.getpid(), host="127.0.0.1", port=0, token="t", socket=None, models=("llava-x",),
+    started=1, bundle_id=None,
+)
+plan = RuntimePlan(
+    engine=EnginePlan(name="llava-x", model_dir=folder, python=Path(sys.executable)),
+    state=state, state_directory=folder,
+)
+sys.exit(serve.run(plan, lambda _state: print("up", flush=True), Silent()))
+"""
+_OBEYS, _IGNORES = "pass", "signal.signal(15, signal.SIG_IGN)"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "how", "code"),
+    [
+        ([signal.SIGINT], _OBEYS, 0),
+        ([signal.SIGTERM, signal.SIGTERM], _IGNORES, 128 + signal.SIGTERM),
+        ([signal.SIGKILL], _IGNORES, -signal.SIGKILL),
+    ],
+)
+def test_however_a_run_ends_nothing_of_the_three_is_left(tmp_path, numbers, how, code):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MARK": str(tmp_path)}
+    argv = [sys.executable, "-c", _RUN.replace("SIGNALS", how), str(tmp_path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment) as serving:
+        assert serving.stdout.readline() == "up\n"
+        until(lambda: len(marked(str(tmp_path))) == 1 + 3 * 4)
+        assert len(running([tmp_path])) == 1
+        for number in numbers:
+            serving.send_signal(number)
+            time.sleep(0.2)  # signals of one number that are not heard yet are one
+        assert serving.wait() == code
+    until(lambda: not marked(str(tmp_path)), within_s=9)
+    assert running([tmp_path]) == ()

@@ -16,7 +16,8 @@ from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.feed import Bulletin, News
-from llava_pack.serve.gateway.served import ServedEngine, ServedModels
+from llava_pack.serve.gateway.models import ServedModels
+from llava_pack.serve.gateway.served import ServedEngine
 from llava_pack.serve.port import LaterError, OverloadedError, Status, Vitals
 from tests.support.gateway import ROOT
 

@@ -32,7 +32,7 @@ def test_what_starts_while_it_is_made_gets_no_umask_of_it(folder: Path) -> None:
     async def serve() -> None:
         fleet: Any = {}
         made = asyncio.create_task(make_folders())
-        async with ControlServer(fleet, 1.0, lambda: None).serve(folder / "control.sock"):
+        async with ControlServer(fleet, fleet, 1.0, lambda: None).serve(folder / "control.sock"):
             await made
             assert stat.S_IMODE((folder / "control.sock").stat().st_mode) == 0o600
 

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from llava_pack.format.errors import ServeError
-from llava_pack.serve.supervision.relay import Port, Target, free_port, relayed
+from llava_pack.serve.supervision.relay import (
+    Port,
+    Target,
+    free_port,
+    is_ours,
+    relayed,
+    relayed_to_ours,
+)
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -102,7 +109,7 @@ def test_whoever_hangs_up_is_missed_on_the_other_side(tmp_path: Path, *, near: b
 
 def test_who_connects_while_nobody_listens_is_hung_up_on_and_later_not(tmp_path: Path) -> None:
     async def run() -> None:
-        target = Port("127.0.0.1", free_port("127.0.0.1"))
+        target = Port("127.0.0.1", free_port())
         async with relayed(tmp_path / "near", target):
             reader, writer = await asyncio.open_unix_connection(tmp_path / "near")
             assert await reader.read() == b""
@@ -116,6 +123,46 @@ def test_who_connects_while_nobody_listens_is_hung_up_on_and_later_not(tmp_path:
                 writer.close()
 
     asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_a_relay_to_a_port_begins_once_this_account_listens_there(tmp_path: Path) -> None:
+    async def run() -> None:
+        port = free_port()
+        async with relayed_to_ours(tmp_path / "near", port):
+            await asyncio.sleep(0.3)
+            assert not (tmp_path / "near").exists()
+            async with await asyncio.start_server(echo, "127.0.0.1", port):
+                while not (tmp_path / "near").exists():  # noqa: ASYNC110 - of another task
+                    await asyncio.sleep(0.01)
+                reader, writer = await asyncio.open_unix_connection(tmp_path / "near")
+                writer.write(b"x")
+                writer.write_eof()
+                assert await reader.read() == b"x"
+                writer.close()
+        assert not (tmp_path / "near").exists()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+@pytest.mark.parametrize(
+    ("address", "state", "account", "ours"),
+    [
+        ("0100007F:7531", "0A", os.getuid(), True),
+        ("0100007F:7531", "0A", os.getuid() + 1, False),
+        ("0100007F:7531", "01", os.getuid(), False),
+        ("00000000:7531", "0A", os.getuid(), False),
+        ("0100007F:7532", "0A", os.getuid(), False),
+    ],
+)
+def test_only_what_listens_at_loopback_for_this_account_is_relayed_to(
+    tmp_path: Path, address: str, state: str, account: int, *, ours: bool
+) -> None:
+    table = tmp_path / "tcp"
+    table.write_text(
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
+        f"   0: {address} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 {account} 0\n"
+    )
+    assert is_ours(0x7531, table) is ours
 
 
 def test_its_socket_is_the_owners_alone_and_taken_once(tmp_path: Path) -> None:
