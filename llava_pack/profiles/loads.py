@@ -8,7 +8,7 @@ turbomind/supported_models.py).
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llava_pack.format.precision import FACTS, QUANTIZED, Precision
+from llava_pack.format.precision import FACTS, QUANTIZED
 from llava_pack.profiles.profile import Layout, Tool
 
 _LLAVA = frozenset({"LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration"})
@@ -18,7 +18,7 @@ _INTERNVL = frozenset({"InternVLForConditionalGeneration"})
 _WHOLE: Mapping[str, tuple[str, ...]] = {
     name: ("--dtype", facts.dtype) for name, facts in FACTS.items() if name not in QUANTIZED
 }
-_HALVES: tuple[Precision, ...] = ("fp16", "bf16")
+_HALVES = {name: options for name, options in _WHOLE.items() if FACTS[name].bits == 16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ LOADS: Mapping[str, Loads] = {
     "lmdeploy": Loads(
         layouts=("hf",),
         architectures=_LLAVA | _INTERNVL,
-        precisions={name: _WHOLE[name] for name in _HALVES},
+        precisions=_HALVES,
         quantized=frozenset({"awq"}),
         needs=frozenset({"cc"}),
     ),
