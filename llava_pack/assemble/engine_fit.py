@@ -1,16 +1,17 @@
 """Whether an engine of the field takes a model, and what it needs of the system to serve it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from llava_pack.assemble.floors import Configs
+from llava_pack.assemble.packages import Packages
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.sources import Identified
+from llava_pack.checkpoint.kind import WHOLE
 from llava_pack.checkpoint.layout import Layout
 from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.convert.native_form import native_form
 from llava_pack.format.errors import CheckpointError
-from llava_pack.lock.pylock import LockedWheel
 from llava_pack.recipe import Recipe
 
 _NVCC = "nvidia-cuda-nvcc"
@@ -24,14 +25,16 @@ def check_loads(
     configs: Configs,
     layouts: Mapping[str, Layout],
 ) -> None:
-    """Refuse a model that the recipe's engine does not load as it will be packed.
+    """Refuse a model of several parts that the recipe's engine does not load as it will be packed.
+
+    Of one that is a folder alone, `PackedRuntime.whole_defects` says it.
 
     Raises:
         CheckpointError: its architecture is none of the engine's, or it was quantized ahead in a
             way that it does not read.
     """
     runtime = packed_for(recipe)
-    if runtime.profile is None:
+    if runtime.profile is None or identified["model"].kind in WHOLE:
         return
     subject = str(identified["model"].pinned)
     if packing.converted:
@@ -56,13 +59,13 @@ def check_loads(
         )
 
 
-def needed_tools(recipe: Recipe, wheels: Iterable[LockedWheel]) -> tuple[str, ...]:
+def needed_tools(recipe: Recipe, packages: Packages) -> tuple[str, ...]:
     """Return the programs of the system that the engine compiles with, but for those it brings.
 
     CUDA's compiler calls the system's C++ compiler.
     """
     profile = packed_for(recipe).profile
-    if profile is None or "nvcc" not in profile.needs:
+    if profile is None or "nvcc" not in profile.needs or packages.torch.cuda is None:
         return ()
-    carried = any(wheel.name.startswith(_NVCC) for wheel in wheels)
+    carried = any(wheel.name.startswith(_NVCC) for wheel in packages.engine)
     return ("g++",) if carried else ("g++", "nvcc")

@@ -121,11 +121,11 @@ def _floors(plan: Plan, facts: BuildFacts) -> Floors:
         total_bytes=sum(entry.size_bytes for entry in facts.entries),
         proved=facts.proved,
         inodes=facts.inodes,
-        tools=needed_tools(plan.recipe, plan.packages.engine),
+        tools=needed_tools(plan.recipe, plan.packages),
     )
     serving = plan.serving.profile
     wish = Wish(context_tokens=serving.context_tokens, slots=serving.slots, gpus=serving.gpus)
-    return bundle_floors(contents, plan.configs, wish)
+    return bundle_floors(contents, plan.sized, wish)
 
 
 def known_answers(recipe: RecipeFile) -> tuple[KnownAnswer, ...]:
