@@ -382,7 +382,7 @@ def _metrics(stub: Stub) -> str:
         },
     }[stub.dialect]
     lines = [
-        f"# HELP x y\n# TYPE {name} gauge\n{name}{labels} {value}.0"
+        f"# HELP x y\n# TYPE {name} gauge\n{name}{labels} {float(value)}"
         for name, value in names.items()
     ]
     first = f"{stub.dialect}:time_to_first_token_seconds"
