@@ -115,7 +115,9 @@ class HttpEndpoint:
     async def close(self) -> None:
         """Close what is kept; exchanges close their own."""
         while self._kept:
-            self._kept.pop().close()
+            line = self._kept.pop()
+            line.close()
+            await line.closed()
 
     async def _sent(self, method: str, path: str, body: bytes) -> tuple["_KeptLine", Response]:
         """Send a request over a kept connection, or, where that was closed meanwhile, a new one."""
@@ -227,6 +229,11 @@ class _KeptLine:
         """Close it at once: what was not sent is not waited for."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._writer.transport.abort()
+
+    async def closed(self) -> None:
+        """Wait until nothing is left of it."""
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
 
     async def _write(self, head: bytes, body: bytes) -> None:
         try:
