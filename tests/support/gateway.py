@@ -266,8 +266,10 @@ def _command(name: str, socket: Path, given: argparse.Namespace) -> EngineComman
 def _address(socket: Path, given: argparse.Namespace) -> EngineAddress:
     if given.dialect is None:
         return EngineAddress(socket=socket)
+    options = shlex.split(given.engine)
+    slots = int(options[options.index("--slots") + 1]) if "--slots" in options else 2
     info = EngineInfo(
-        model="echo", precision="fp32", device="cpu", context_tokens=0, slots=2,
+        model="echo", precision="fp32", device="cpu", context_tokens=0, slots=slots,
         conv_mode="llava_v1", image_tokens=4,
     )  # fmt: skip
     return EngineAddress(socket=socket, engine=given.dialect, info=info, tokens=("<s>", "</s>"))

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from llava_pack.engine.port import ContextLengthError, EngineInfo, Message, Pict
 from llava_pack.engine.sampling import SETTINGS, Grammar, GrammarError, Sampling
 from llava_pack.format.errors import UsageError
 from llava_pack.profiles import dialects
-from llava_pack.serve.engines.openai_request import RequestWriter, breaking, picture_url
+from llava_pack.serve.engines.openai_request import RequestWriter, breaking
 
 INFO = EngineInfo(
     model="m", precision="fp16", device="cuda", context_tokens=4096, slots=8,
@@ -39,7 +40,13 @@ def asked(*messages, name="vllm", conv_mode=None, new_turn=None, salt="", **samp
         conv_mode=conv_mode, new_turn=new_turn, salt=salt,
     )  # fmt: skip
     path, body = writer(name).generation(request)
-    return path, json.loads(body)
+    return path, json.loads(sent(body))
+
+
+def sent(body):
+    data = b"".join(body.pieces())
+    assert len(data) == len(body)
+    return data
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -130,7 +137,7 @@ def test_a_system_message_that_comes_later_is_the_users():
 ])  # fmt: skip
 def test_a_conversation_begins_with_the_user_where_templates_want_that(conv_mode, roles):
     request = Request(request_id="r", messages=(Message("assistant", ("Hello!",)), HI))
-    body = json.loads(writer(conv_mode=conv_mode).generation(request)[1])
+    body = json.loads(sent(writer(conv_mode=conv_mode).generation(request)[1]))
     assert [one["role"] for one in body["messages"]] == roles
 
 
@@ -164,12 +171,18 @@ def test_a_salt_keeps_apart_what_is_reused():
 
 
 @pytest.mark.parametrize("kind", ["ppm", "png"])
-def test_a_picture_is_sent_pixel_for_pixel(kind):
-    rgb = bytes(range(60))
-    url = picture_url(Picture(5, 4, rgb), kind)
-    file = io.BytesIO(base64.b64decode(url.partition(";base64,")[2]))
+@pytest.mark.parametrize("size", [(1, 1), (5, 4), (10, 7), (123, 9), (700, 601)])
+def test_a_picture_is_sent_pixel_for_pixel(kind, size):
+    rgb = random.Random(1).randbytes(3 * size[0] * size[1])
+    picture = Picture(*size, rgb)
+    dialect = replace(dialects.VLLM, pictures=kind)
+    request = Request(request_id="r", messages=(Message("user", ("a", picture, "b", picture)),))
+    _, body = RequestWriter(dialect, INFO, "m").generation(request)
+    _, one, _, other = json.loads(sent(body))["messages"][0]["content"]
+    assert one == other
+    file = io.BytesIO(base64.b64decode(one["image_url"]["url"].partition(";base64,")[2]))
     with Image.open(file) as image:
-        assert (image.size, image.mode, image.tobytes()) == ((5, 4), "RGB", rgb)
+        assert (image.size, image.mode, image.tobytes()) == (size, "RGB", rgb)
 
 
 _TOKENS = ["<s>", "</s>", "<image>", "<|im_end|>", "[INST]", "aa", "aab", "<<", " ", "x"]
