@@ -151,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="*", default=["echo"])
     parser.add_argument("--replica", action="append", default=[], help="another such gateway")
     parser.add_argument("--replica-key", default=TOKEN)
+    parser.add_argument("--dialect", choices=["vllm"], help="the engine is one of others")
     parser.add_argument("--socket", type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--web", action="store_true")
@@ -340,16 +341,29 @@ def _command(
             interface=given.interface,
         )
         return replace(node_command(name, node, socket, given.engine), others=crew)
-    script = ROOT / "tests" / "support" / "engine.py"
+    script = "engine.py" if given.dialect is None else "openai_engine.py"
     broken = ("--no-such-option",) if name == "broken" else ()
-    argv = [sys.executable, "-X", "faulthandler", str(script), "--socket", str(socket)]
-    argv += ["--fence"]
+    argv = [sys.executable, "-X", "faulthandler", str(ROOT / "tests" / "support" / script)]
+    argv += ["--socket", str(socket)]
+    argv += ["--fence"] if given.dialect is None else ["--dialect", given.dialect]
     return EngineCommand(
         name=name,
         argv=(*argv, *shlex.split(given.engine), *broken),
-        address=EngineAddress(socket=socket),
+        address=_address(socket, given),
         environment={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+def _address(socket: Path, given: argparse.Namespace) -> EngineAddress:
+    if given.dialect is None:
+        return EngineAddress(socket=socket)
+    options = shlex.split(given.engine)
+    slots = int(options[options.index("--slots") + 1]) if "--slots" in options else 2
+    info = EngineInfo(
+        model="echo", precision="fp32", device="cpu", context_tokens=0, slots=slots,
+        conv_mode="llava_v1", image_tokens=4,
+    )  # fmt: skip
+    return EngineAddress(socket=socket, engine=given.dialect, info=info, tokens=("<s>", "</s>"))
 
 
 if __name__ == "__main__":
