@@ -50,10 +50,10 @@ TOKEN = "the-token-of-this-start"
 START_SECRET = "what cookies and the like are derived from"
 KEY = "the-key-of-somebody-else"
 """Accepted too, where `--key` gives it."""
-TETHER = b"serve/tether.py"
 JOIN_KEY = "the-key-of-these-nodes"
 BUNDLE_ID = "ab" * 32
 """What all nodes have, unless another one is said."""
+TETHER = b"serve/tether.py"
 
 
 @dataclass
@@ -152,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--replica", action="append", default=[], help="another such gateway")
     parser.add_argument("--replica-key", default=TOKEN)
     parser.add_argument("--socket", type=Path)
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--web", action="store_true")
     parser.add_argument("--no-token", action="store_true")
     parser.add_argument("--start-secret", default=START_SECRET)
@@ -184,7 +185,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--join-port", type=int, default=29500)
     given = parser.parse_args(argv)
     crew = _crew(given) if given.nodes > 1 else None
-    listening = listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", 0)
+    listening = (
+        listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", given.port)
+    )
     port = 7860 if given.socket else listening.getsockname()[1]
     notifier = Notifier.from_environment(os.environ)
 

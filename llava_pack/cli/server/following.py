@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava_pack.cli import console
+from llava_pack.cli.server.asked import program
 from llava_pack.cli.server.nodes import NodeOptions, spanning
+from llava_pack.serve.nodes.standing import node_line
 from llava_pack.serve.run_state import RunState, directories
 
 if TYPE_CHECKING:
@@ -43,6 +45,17 @@ def join_head(
     plan = follower_plan(options, item.bundle_id, models.plans([item])[0], asked)
     with console.outliving():
         return follow(plan, console.progress())
+
+
+def announce_node(state: RunState, *, as_json: bool) -> None:
+    """Tell that a node runs in the background, and how far it is."""
+    if as_json:
+        facts = {"pid": state.pid, "log": state.log, **state.follower}
+        console.document("serve", facts)
+        return
+    console.say(node_line(state))
+    console.say(f"It runs in the background, process {state.pid}; it goes on trying to join.")
+    console.say(f"To stop it: {program()} stop; its log: {program()} logs")
 
 
 def follower_plan(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llava_pack.serve.nodes.crew import Crew
     from llava_pack.serve.nodes.join_line import Meeting
     from llava_pack.serve.supervision.plans import EnginePlan
+    from llava_pack.serve.supervision.supervisor import ServePlan
 
 JOIN_PORT = 29500
 _PRINTED = "leave it out, or paste the line that `llava-pack serve --nodes` printed"
@@ -214,12 +215,14 @@ def crew_of(meeting: "Meeting", plan: "EnginePlan") -> "Crew":
     return Crew(crew, console.progress().note)
 
 
-def with_nodes(plans: "Sequence[EnginePlan]", meeting: "Meeting | None") -> "list[EnginePlan]":
-    """Return the plans as the head of other nodes has them; the same where there are none."""
+def spread_over(plan: "ServePlan", meeting: "Meeting") -> "ServePlan":
+    """Return a run whose model other nodes hold too; the ports for them are taken.
+
+    Raises:
+        ServeError: a port is taken.
+    """
     from llava_pack.profiles.profile import Node
 
-    if meeting is None:
-        return list(plans)
     node = Node(
         rank=0,
         count=meeting.count,
@@ -228,4 +231,11 @@ def with_nodes(plans: "Sequence[EnginePlan]", meeting: "Meeting | None") -> "lis
         own=meeting.head,
         interface=meeting.interface,
     )
-    return [replace(plan, node=node) for plan in plans]
+    alone, crew = plan.command, crew_of(meeting, plan.plans[0])
+    return replace(
+        plan,
+        plans=tuple(replace(one, node=node) for one in plan.plans),
+        crew=crew,
+        command=lambda one, socket: replace(alone(one, socket), others=crew),
+        state=replace(plan.state, network=str(meeting.network)),
+    )

@@ -16,20 +16,12 @@ from llava_pack.cli.loading import ModelOptions, tell_left_out
 from llava_pack.cli.parameters import expanded, refuse_options
 from llava_pack.cli.server.following import join_head
 from llava_pack.cli.server.fronting import ReplicaOptions
-from llava_pack.cli.server.nodes import (
-    OF_JOIN,
-    NodeOptions,
-    crew_of,
-    meeting_of,
-    tell_nodes,
-    with_nodes,
-)
+from llava_pack.cli.server.nodes import OF_JOIN, NodeOptions, meeting_of, spread_over, tell_nodes
 from llava_pack.cli.server.serving import ServerOptions
 from llava_pack.serve.run_state import RunState, directories
 
 if TYPE_CHECKING:
     from llava_pack.engine.port import EngineInfo
-    from llava_pack.serve.nodes.join_line import Meeting
     from llava_pack.serve.supervision.plans import EnginePlan
     from llava_pack.serve.supervision.supervisor import ServePlan
 
@@ -78,7 +70,8 @@ def serve(
       llava-pack serve --replica gpu1:7860 --replica gpu2:7860 --replica-key-file ~/front.key
       llava-pack serve --nodes 2 --address 10.0.0.1
     """
-    from llava_pack.cli.server.detached import asked_for, serve_detached
+    from llava_pack.cli.server.asked import asked_for
+    from llava_pack.cli.server.detached import serve_detached
     from llava_pack.cli.server.engines import check_engines
     from llava_pack.cli.server.runtimes import UNFENCED, other_runtime, serve_other
 
@@ -91,7 +84,7 @@ def serve(
     alone = front.alone(recipes or [], options)
     items = () if alone else options.installed(recipes or [], prefix)
     tell_left_out()
-    asked = asked_for(options, server, front, nodes, items)
+    asked = asked_for(options, items, server, front, nodes)
     if keep_env:
         asked["keep_env"] = " ".join(keep_env)
     if (meeting := meeting_of(nodes, items, recipes or [])) is not None:
@@ -108,7 +101,9 @@ def serve(
     from llava_pack.serve.supervision.supervisor import run
 
     bundle_id = items[0].bundle_id if items else None
-    plan = serve_plan(plans, bundle_id, server, front, asked, meeting)
+    plan = serve_plan(plans, bundle_id, server, front, asked)
+    if meeting is not None:
+        plan = spread_over(plan, meeting)
     if not server.token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
     if not server.fence:
@@ -128,16 +123,8 @@ def serve_plan(
     server: ServerOptions,
     front: ReplicaOptions,
     asked: Mapping[str, str],
-    meeting: "Meeting | None" = None,
 ) -> "ServePlan":
     """Return the run that the options ask for; what it listens on is taken.
-
-    Args:
-        plans: the models.
-        bundle_id: of the bundle that was installed, None for a bare folder.
-        server: the options of the server.
-        asked: the same as texts, for another run to be compared with.
-        meeting: where other nodes find it; None for none.
 
     Raises:
         UsageError: a name of a model cannot be given.
@@ -150,7 +137,6 @@ def serve_plan(
     from llava_pack.serve.supervision.supervisor import ServePlan
     from llava_pack.serve.supervision.systemd import Notifier
 
-    crew = crew_of(meeting, plans[0]) if meeting else None
     directory = directories()[0]
     allowed = server.credentials(directory)
     audit = server.audit(directory)
@@ -167,12 +153,9 @@ def serve_plan(
         raise
     return ServePlan(
         listening=listening,
-        plans=tuple(with_nodes(plans, meeting)),
-        crew=crew,
+        plans=tuple(plans),
         fence=server.fence_mode,
-        command=partial(
-            engine_command, fence=server.fence_mode, pycache=sys.pycache_prefix, others=crew
-        ),
+        command=partial(engine_command, fence=server.fence_mode, pycache=sys.pycache_prefix),
         prover=proof_of,
         care=server.care,
         policy=allowed.policy,
@@ -192,7 +175,6 @@ def serve_plan(
             llava_path=allowed.policy.llava_path,
             public_url=allowed.policy.name.url,
             reached_as=server.reached_as,
-            nodes=meeting.count if meeting else 1,
             asked=asked,
             replicas=tuple(one.address for one in replicas.replicas),
         ),

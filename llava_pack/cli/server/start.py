@@ -97,6 +97,12 @@ def swap(
     from llava_pack.serve.supervision.control import plan_fields
 
     server = chosen_server(model)
+    if server.network:
+        raise UsageError(
+            "several machines hold it, and a model that takes its place would be on this one alone",
+            subject=model,
+            hint="llava-pack stop; then llava-pack serve --nodes",
+        )
     order = plan_fields(plan)
     served = ordered(server, console.say, do="swap", model=model, plan=order)["models"]
     _tell("swap", plan.name, served, as_json=as_json)

@@ -19,6 +19,7 @@ from llava_pack.format.errors import ServeError, reason_of
 from llava_pack.format.progress import Progress
 from llava_pack.profiles.profile import Node
 from llava_pack.serve.logfile import kept
+from llava_pack.serve.nodes.standing import RUNNING, WAITING
 from llava_pack.serve.nodes.wire import (
     BEAT_S,
     MAX_LINE_BYTES,
@@ -43,7 +44,6 @@ from llava_pack.serve.supervision.systemd import Notifier
 _log = logging.getLogger(__name__)
 _AGAIN_S = 2.0
 """How long a node rests before it tries to reach the head again."""
-WAITING, RUNNING = "waiting for the head", "running"
 
 
 @dataclass(frozen=True, kw_only=True)

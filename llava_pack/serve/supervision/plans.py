@@ -21,7 +21,6 @@ from llava_pack.profiles.launcher import KEY_VARIABLE
 from llava_pack.profiles.profile import Launch, Node, Profile
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.engines.client import EngineAddress
-from llava_pack.serve.nodes.others import Others
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision.foreign import UNFENCED, launcher_argv
 
@@ -172,7 +171,6 @@ def engine_command(
     *,
     fence: FenceMode = "on",
     pycache: str | None = None,
-    others: Others | None = None,
 ) -> EngineCommand:
     """Return how the plan's process is started.
 
@@ -182,7 +180,6 @@ def engine_command(
         fence: whether one is raised around it, and whether it has to be whole.
         pycache: where Python keeps what it compiles, None for beside the sources: an engine reads
             it there, and writes nowhere.
-        others: the other machines of a plan that has a node.
 
     Raises:
         ServeError: a fence is required that the engine does not have.
@@ -191,8 +188,7 @@ def engine_command(
     """
     check_fence(plan, fence)
     if (profile := RUNTIMES[plan.engine].profile) is not None:
-        command = _foreign_command(plan, profile, socket, fence=fence, pycache=pycache)
-        return replace(command, others=others) if others and plan.node else command
+        return _foreign_command(plan, profile, socket, fence=fence, pycache=pycache)
     kept = ["-X", f"pycache_prefix={pycache}"] if pycache else []
     argv = [str(plan.python), "-I", "-X", "faulthandler", *kept, "-m", "llava_pack.engine.worker"]
     argv += ["--model-dir", str(plan.model_dir), "--socket", str(socket)]
