@@ -201,5 +201,5 @@ def test_a_unit_that_starts_what_is_not_there_fails():
         ([], False),
     ],
 )
-def test_an_engine_is_known_by_its_command_line(words: list[str], engine: bool) -> None:
+def test_an_engine_is_known_by_its_command_line(words: list[str], *, engine: bool) -> None:
     assert is_engine(words) is engine
