@@ -23,6 +23,7 @@ from llava_pack.cli.server.proof import proof_of
 from llava_pack.engine.port import EngineInfo
 from llava_pack.format.errors import PackError
 from llava_pack.format.known_answers import KnownAnswer
+from llava_pack.format.manifest import Engine
 from llava_pack.format.progress import Silent
 from llava_pack.profiles.profile import Node
 from llava_pack.serve.access.audit import AuditPlan
@@ -38,7 +39,7 @@ from llava_pack.serve.run_state import RunState
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision.gateway_process import GATEWAY_PROGRAM
 from llava_pack.serve.supervision.listener import listen_on_port, listen_on_socket
-from llava_pack.serve.supervision.plans import EnginePlan
+from llava_pack.serve.supervision.plans import EnginePlan, engine_command
 from llava_pack.serve.supervision.replica import Expected
 from llava_pack.serve.supervision.replicas import ReplicasPlan
 from llava_pack.serve.supervision.supervisor import ServePlan, run
@@ -48,6 +49,7 @@ from tests.support.waiting import until
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "the-token-of-this-start"
 START_SECRET = "what cookies and the like are derived from"
+_FOREIGN = "ENGINE PYTHON MODEL_DIR, of engine_program.py"
 KEY = "the-key-of-somebody-else"
 """Accepted too, where `--key` gives it."""
 JOIN_KEY = "the-key-of-these-nodes"
@@ -184,7 +186,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--address", default="", help="of the head, with --nodes")
     parser.add_argument("--interface", default="", help="of the head, with --nodes")
     parser.add_argument("--join-port", type=int, default=29500)
+    parser.add_argument("--foreign", nargs=3, action="append", default=[], help=_FOREIGN)
     given = parser.parse_args(argv)
+    foreign = tuple(_foreign_plan(*words) for words in given.foreign)
     crew = _crew(given) if given.nodes > 1 else None
     listening = (
         listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", given.port)
@@ -202,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         port=port,
         token="" if given.no_token else TOKEN,
         socket=str(given.socket) if given.socket else None,
-        models=tuple(given.models) or ("echo",),
+        models=(*given.models, *(one.name for one in foreign)) or ("echo",),
         started=1,
         bundle_id=given.bundle_id,
         log=str(given.log) if given.log else "",
@@ -211,8 +215,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     plan = ServePlan(
         listening=listening,
-        plans=tuple(_plan(name, given.proof) for name in given.models),
-        command=lambda plan, socket: _command(plan.name, socket, given, crew),
+        plans=(*(_plan(name, given.proof) for name in given.models), *foreign),
+        command=lambda plan, socket: (
+            engine_command(plan, socket)
+            if plan in foreign
+            else _command(plan.name, socket, given, crew)
+        ),
         crew=crew,
         prover=proof_of,
         care=Care(
@@ -273,6 +281,23 @@ def _policy(given: argparse.Namespace) -> AccessPolicy:
             origins=given.allow_origin,
             proxies=given.trusted_proxy,
         ),
+    )
+
+
+def _foreign_plan(engine: Engine, python: str, model_dir: str) -> EnginePlan:
+    """Return how a stub of an engine of others is served; it gives one answer, see there."""
+    known = KnownAnswer(name="red", picture_png="", prompt="hi", contains=("red",))
+    return EnginePlan(
+        name=engine,
+        model_dir=Path(model_dir),
+        python=Path(python),
+        engine=engine,
+        version="1.2.3",
+        architecture="LlavaForConditionalGeneration",
+        precision="fp16",
+        device="cuda",
+        context_tokens=4096,
+        known_answers=(known,),
     )
 
 
