@@ -79,8 +79,7 @@ def replica_addresses(
         own: where this server listens, as an address of a replica.
 
     Raises:
-        UsageError: one is no address, is there twice, or is this server itself; or a key is for
-            none of them.
+        UsageError: one is no address, is there twice, or is this server itself.
     """
     found = tuple(replica_address(one, keys) for one in typed)
     seen: dict[object, str] = {}
@@ -91,10 +90,6 @@ def replica_addresses(
         if len([each for each in found if each.address == one.address]) > 1:
             raise UsageError(f"{one.address} is given twice", subject="--replica")
     refuse_itself(found, own)
-    if strangers := sorted(keys.keys() - {one.address for one in found} - {""}):
-        raise UsageError(
-            f"it has a key for {strangers[0]}, which is no replica", subject="--replica-key-file"
-        )
     return found
 
 
