@@ -120,10 +120,23 @@ def chat_template(
     Raises:
         UsageError: there is no such mode.
     """
-    chosen = template(conv_mode)
     picture = "<image>" if legacy else "<image> "
-    body = _BODY.replace("PICTURE", f"<im_start>{picture}<im_end>" if picture_ends else picture)
-    lead = "" if legacy or _OPENING in named else " "
+    return jinja(
+        template(conv_mode),
+        picture=f"<im_start>{picture}<im_end>" if picture_ends else picture,
+        lead="" if legacy or _OPENING in named else " ",
+    )
+
+
+def jinja(chosen: Template, *, picture: str, lead: str = "") -> str:
+    """Return a conversation template in Jinja.
+
+    Args:
+        chosen: the template.
+        picture: what stands for one.
+        lead: what the prompt begins with.
+    """
+    body = _BODY.replace("PICTURE", picture)
     style = _STYLES[chosen.style].replace("LEAD", lead)
     return body.replace("SYSTEM", _quoted(chosen.system)) + _filled(style, chosen)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava_pack.checkpoint.converted import as_original, converted_tower
-from llava_pack.checkpoint.footprint import memory_bytes
+from llava_pack.checkpoint.footprint import Parameters, memory_bytes
 from llava_pack.format.inodes import guessed_inodes
 from llava_pack.format.manifest import Floors
 from llava_pack.format.target import version
@@ -20,6 +20,8 @@ _LEGACY = {name: minor for minor, name in LEGACY.items()}
 
 Configs = tuple[Mapping[str, Any], Mapping[str, Any]]
 """Of the model in the original layout's keys, and of its tower."""
+Sized = tuple[Parameters, Mapping[str, Any]]
+"""Parameters of model and tower, and the sizes of the language model: what memory is told by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class FloorInputs:
     tools: tuple[str, ...] = ()
 
 
-def bundle_floors(contents: FloorInputs, configs: Configs, wish: Wish) -> Floors:
+def bundle_floors(contents: FloorInputs, sized: Sized, wish: Wish) -> Floors:
     """Return the floors of a bundle.
 
     Raises:
@@ -61,7 +63,7 @@ def bundle_floors(contents: FloorInputs, configs: Configs, wish: Wish) -> Floors
         compute_capability=torch.capability,
         disk_bytes=contents.total_bytes + round(_UNPACKED_RATIO * sum(contents.wheels.values())),
         memory_bytes=memory_bytes(
-            *configs,
+            *sized,
             context_tokens=wish.context_tokens,
             slots=wish.slots,
             device="cpu" if torch.cuda is None else "cuda",

@@ -13,9 +13,9 @@ from llava_pack.assemble.floors import FloorInputs, bundle_floors
 from llava_pack.assemble.gpu_placement import gpu_findings, model_gpus
 from llava_pack.assemble.install_location import choose_place, place_finding
 from llava_pack.assemble.needs import PORT
-from llava_pack.assemble.planning import BuildOptions, Plan, plan_build
-from llava_pack.assemble.runtimes import MODERN_GLIBC_MINOR, old_glibc_fix
-from llava_pack.checkpoint.footprint import count_parameters, footprint, tower_parameters
+from llava_pack.assemble.planning import BuildOptions, Plan, old_glibc_fix, plan_build
+from llava_pack.assemble.runtimes import MODERN_GLIBC_MINOR
+from llava_pack.checkpoint.footprint import footprint, tower_parameters
 from llava_pack.fetch.cache import Cache
 from llava_pack.fetch.sizes import remote_sizes
 from llava_pack.format.errors import PreflightError
@@ -151,7 +151,7 @@ def _floors(plan: Plan, wheels: Mapping[str, int], whole_bytes: int, cache: Cach
         slots=profile.slots,
         gpus=profile.gpus,
     )
-    return bundle_floors(contents, plan.configs, wish)
+    return bundle_floors(contents, plan.sized, wish)
 
 
 def _plan(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
@@ -168,24 +168,21 @@ def _plan(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
 
 def packed_weights_bytes(plan: Plan) -> int:
     """Return about what the packed weights will take: a slim tower, quantized where asked."""
-    config, tower = plan.configs
-    parameters = count_parameters(config, tower)
-    whole = footprint(
-        parameters,
-        config,
-        precision=plan.packing.precision or "fp16",
-        device="cuda",
-        context_tokens=1,
-        slots=1,
-    ).weights_bytes
+    if plan.packing.precision is not None:
+        return footprint(
+            *plan.sized,
+            precision=plan.packing.precision,
+            device="cuda",
+            context_tokens=1,
+            slots=1,
+        ).weights_bytes
     published = sum(
         sum(one.weight_sizes.values())
         for name, one in plan.sources.items()
         if name != "vision_tower"
     )
-    if plan.packing.precision is not None:
-        return whole
-    return published + ("vision_tower" in plan.sources) * 2 * tower_parameters(tower)
+    tower = plan.sources.get("vision_tower")
+    return published + (2 * tower_parameters(tower.config) if tower else 0)
 
 
 def _findings(
@@ -259,11 +256,11 @@ def _remarks(
 
 def _tools(target: TargetProfile, plan: Plan) -> Iterator[FloorFinding]:
     """Yield what is not there of what installing takes, and of what the engine compiles with."""
-    there = target.tools
     compilers = needed_tools(plan.recipe, plan.packages.engine)
-    for names, fix in ((_NEEDED_TOOLS, "install coreutils, or busybox"), (compilers, COMPILERS)):
-        if there is not None and (absent := [name for name in names if there.get(name) is None]):
-            yield FloorFinding("tools", "fail", f"missing: {', '.join(absent)}", "all of them", fix)
+    names = () if target.tools is None else (*_NEEDED_TOOLS, *compilers)
+    if lacks := [name for name in names if (target.tools or {}).get(name) is None]:
+        fix = "install coreutils, or busybox" if {*lacks} - {*compilers} else COMPILERS
+        yield FloorFinding("tools", "fail", f"missing: {', '.join(lacks)}", "all of them", fix)
 
 
 def _here(options: BuildOptions, cache: Cache, needed_bytes: int) -> Iterator[FloorFinding]:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
-from llava_pack.assemble.chat_template import chat_template
+from llava_pack.assemble.chat_template import chat_template, jinja
 from llava_pack.assemble.model_files import (
     Link,
     ModelFolder,
@@ -18,8 +18,10 @@ from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import Fetched
 from llava_pack.assemble.staging import Staging
 from llava_pack.checkpoint.config import vision_tower_id, vision_tower_pointer
-from llava_pack.checkpoint.kind import backbone
+from llava_pack.checkpoint.internvl import internvl
+from llava_pack.checkpoint.kind import Kind, backbone, classify
 from llava_pack.checkpoint.token_files import named_specials
+from llava_pack.convert.internvl import PICTURE, to_internvl
 from llava_pack.convert.merge import merged_parts
 from llava_pack.convert.native import to_native, to_native_texts
 from llava_pack.convert.native_config import PICTURE_ENDS
@@ -48,6 +50,7 @@ _PICTURES = "preprocessor_config.json"
 _CONVERTED = (
     _PICTURES,
     "processor_config.json",
+    "video_preprocessor_config.json",
     "chat_template.jinja",
     "chat_template.json",
 )
@@ -123,7 +126,9 @@ def _converted(
     The base's configuration and tokenizer stay as they are.
     """
     model, base, whole = sources["model"], sources.get("base"), (_CONFIG, *_LANGUAGE, *_CONVERTED)
-    if base is None:
+    if classify(model.origins, read_json(model, _CONFIG)) is Kind.INTERNVL:
+        yield _internvl(names["model"], model, progress)
+    elif base is None:
         yield _copied(names["model"], model, whole, progress)
     elif packing.merge:
         yield ModelFolder(
@@ -141,6 +146,14 @@ def _converted(
             links=(_base_link(model, names["base"]),),
         )
         yield _copied(names["base"], base, whole, progress)
+
+
+def _internvl(name: str, source: Fetched, progress: Progress) -> ModelFolder:
+    """Return the folder of an InternVL that is written as transformers' own class reads it."""
+    template = jinja(internvl(read_json(source, _CONFIG)).template, picture=PICTURE)
+    write = partial(to_internvl, source.folder, chat_template=template, progress=progress)
+    weights = _made(write, source)
+    return ModelFolder(name=name, tool="convert.to_internvl", weights=weights, texts={})
 
 
 def _copied(

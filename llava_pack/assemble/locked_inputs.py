@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from llava_pack import __version__
-from llava_pack.assemble.packages import Packages, Wheels
+from llava_pack.assemble.packages import Packages, Wheels, machine_needs
 from llava_pack.assemble.runtime_files import PythonChoice
 from llava_pack.assemble.source_packages import Workshop, build_source
 from llava_pack.fetch.cache import Cache
@@ -19,7 +19,6 @@ from llava_pack.lock.indexes import Indexes, configured_indexes
 from llava_pack.lock.platform import Platform, parse_platform
 from llava_pack.lock.pylock import LockedWheel
 from llava_pack.lock.resolve import find_sources, find_wheels, refuse_own_name
-from llava_pack.lock.torch_build import torch_needs
 from llava_pack.recipe import RecipeFile
 
 CREATED_BY = f"llava-pack {__version__}"
@@ -98,7 +97,7 @@ def pinned_packages(
         own=own,
         engine=engine,
         python=_python(lock.python, platform, cache, archive, mirror),
-        torch=torch_needs(engine or own, lock.cuda),
+        torch=machine_needs(engine or own, lock.serving.engine, lock.cuda),
         indexes=indexes,
         backend=lock.torch_backend,
     )

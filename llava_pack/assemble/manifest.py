@@ -125,7 +125,7 @@ def _floors(plan: Plan, facts: BuildFacts) -> Floors:
     )
     serving = plan.serving.profile
     wish = Wish(context_tokens=serving.context_tokens, slots=serving.slots, gpus=serving.gpus)
-    return bundle_floors(contents, plan.configs, wish)
+    return bundle_floors(contents, plan.sized, wish)
 
 
 def known_answers(recipe: RecipeFile) -> tuple[KnownAnswer, ...]:

@@ -11,7 +11,7 @@ from llava_pack.assemble.sources import Fetched, Identified, Listed
 from llava_pack.checkpoint.based import check_based
 from llava_pack.checkpoint.defects import Defect, refuse
 from llava_pack.checkpoint.findings import side_defects
-from llava_pack.checkpoint.kind import Kind, TowerChoice
+from llava_pack.checkpoint.kind import WHOLE, Kind, TowerChoice
 from llava_pack.checkpoint.layout import Layout, named_defects, read_layout
 from llava_pack.checkpoint.pair import headers_defects, tower_defects, with_tower
 from llava_pack.fetch.cache import Cache
@@ -180,7 +180,7 @@ def _model_kinds(recipe: Recipe) -> tuple[Kind, ...]:
     converted = recipe.model.format == "hf"
     if recipe.model.base is not None:
         return (Kind.LORA,) if converted else (Kind.LORA, Kind.PROJECTOR)
-    return (Kind.CONVERTED,) if converted else (Kind.ORIGINAL,)
+    return WHOLE if converted else (Kind.ORIGINAL,)
 
 
 def _base_kinds(recipe: Recipe) -> tuple[Kind, ...]:
@@ -234,6 +234,9 @@ def check_servable(
         if source.kind is not Kind.PROJECTOR:  # what it lacks is completed from the others
             layouts[name], more = source.survey()
             defects += more
+    whole = identified["model"]
+    if whole.kind in WHOLE:
+        defects += packed_for(recipe).whole_defects(whole.kind, whole.config)
     if "model" in layouts:
         defects += named_defects(layouts["model"], recipe.model.name)
     if tower := layouts.get("vision_tower"):

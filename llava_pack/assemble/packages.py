@@ -14,15 +14,18 @@ from llava_pack.fetch.python import find_standalone
 from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.fetch.remote import RemoteFile
 from llava_pack.format.errors import FetchError, NetworkError, RecipeError
+from llava_pack.format.manifest import Engine
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import ENGINE_LOCK, LOCK
+from llava_pack.format.target import version
 from llava_pack.lock.choice import ResolutionTarget
 from llava_pack.lock.indexes import Indexes, configured_indexes
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.pylock import LockedWheel
 from llava_pack.lock.resolve import find_wheels, resolve
-from llava_pack.lock.torch_build import TorchChoice, TorchNeeds, choose_torch, torch_needs
+from llava_pack.lock.torch_build import Cuda, TorchChoice, TorchNeeds, choose_torch, torch_needs
 from llava_pack.recipe import Recipe
+from llava_pack.runtimes import RUNTIMES
 
 _FILTERED = "filtered by `exclude-newer`"
 """In uv's hint where an index, as some mirrors, does not say when a file was uploaded."""
@@ -139,10 +142,25 @@ def resolve_packages(
         own=own,
         engine=engine,
         python=python,
-        torch=torch_needs(engine or own, choice.cuda),
+        torch=machine_needs(engine or own, recipe.runtime.engine, choice.cuda),
         indexes=indexes,
         backend=torch.backend,
     )
+
+
+def machine_needs(wheels: Wheels, engine: Engine, cuda: Cuda) -> TorchNeeds:
+    """Return what the torch of an environment needs of a machine, and an engine's release in it.
+
+    Raises:
+        RecipeError: see `torch_needs`.
+    """
+    needs, profile = torch_needs(wheels, cuda), RUNTIMES[engine].profile
+    if profile is None or needs.capability is None:
+        return needs
+    there = {wheel.version for wheel in wheels if wheel.name == profile.package}
+    meant = (one for one in profile.releases if one.cuda == cuda and one.version in there)
+    asked = (needs.capability, *(one.capability for one in meant))
+    return replace(needs, capability=max(asked, key=version))
 
 
 @dataclass(frozen=True)

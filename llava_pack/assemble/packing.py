@@ -110,7 +110,11 @@ def _check_loads(
     if wanted is not None and wanted not in runtime.layouts:
         layouts = {"original": "the original layout", "hf": "the transformers-native layout (hf)"}
         known = " or ".join(layouts[one] for one in runtime.layouts)
-        raise UsageError(f"{runtime.title} reads {known}", subject=f"--format {wanted}", hint=hint)
+        raise UsageError(
+            f"the layout that {runtime.title} loads is {known}",
+            subject=f"--format {wanted}",
+            hint=hint,
+        )
 
 
 def _check_merge(recipe: Recipe, *, merge: bool) -> None:

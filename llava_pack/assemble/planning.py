@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llava_pack.assemble.engine_fit import check_loads
-from llava_pack.assemble.floors import Configs
+from llava_pack.assemble.floors import Sized
 from llava_pack.assemble.locked_inputs import check_lock, pinned_packages
 from llava_pack.assemble.model_sources import (
     Sources,
@@ -17,9 +17,9 @@ from llava_pack.assemble.model_sources import (
 from llava_pack.assemble.packages import Packages, need_python, resolve_packages
 from llava_pack.assemble.packing import Format, Packing, choose_packing
 from llava_pack.assemble.recipe_template import check_named, check_vocabulary
-from llava_pack.assemble.runtimes import old_glibc_fix, packed_for, with_runtime
+from llava_pack.assemble.runtimes import packed_for, runs_on_older, with_runtime
 from llava_pack.assemble.seal import check_output
-from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs
+from llava_pack.assemble.serving import ServingPlan, plan_serving, source_configs, source_sizes
 from llava_pack.assemble.sources import Identified
 from llava_pack.assemble.terms import parts_under_terms
 from llava_pack.checkpoint.kind import Kind, TowerChoice
@@ -40,6 +40,7 @@ from llava_pack.lock.profile import TargetProfile
 from llava_pack.recipe import Recipe, RecipeFile
 
 _SHOWN_WHEELS = 5
+_NEWER_SYSTEM = "use a system with a newer C library (RHEL 8, Ubuntu 20.04), or a container of one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ class Plan:
 
     Attributes:
         sources: by `model`, `base` and `vision_tower`, those that the recipe has.
-        configs: of the model and its tower.
+        sized: the model and its tower.
         left_out: file names of the wheels that the target fetches itself.
     """
 
@@ -106,7 +107,7 @@ class Plan:
     sources: Mapping[str, Identified]
     packages: Packages
     serving: ServingPlan
-    configs: Configs
+    sized: Sized
     left_out: frozenset[str] = frozenset()
 
     @property
@@ -135,6 +136,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
     _tell_replacements(options, sources, progress)
     identified = identify_sources(recipe, sources, work_folder(options.out), cache, progress)
     configs = source_configs(identified, recipe)
+    sized = source_sizes(identified, configs)
     layouts = check_servable(identified, recipe, configs, progress, packing.tower)
     check_vocabulary(recipe, identified)
     if packing.merge and identified["model"].kind is Kind.LORA:
@@ -151,13 +153,12 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         packages = pinned_packages(lock, cache, progress, archive=archive, mirror=mirror)
     if options.require_python:
         need_python(packages)
-    cpu = packages.torch.cuda is None
     serving = plan_serving(
         recipe,
         packing,
         options.target,
-        configs,
-        cpu=cpu,
+        sized,
+        cpu=packages.torch.cuda is None,
         capability=packages.torch.capability,
         ahead=ahead,
     )
@@ -169,7 +170,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         sources=identified,
         packages=packages,
         serving=serving,
-        configs=configs,
+        sized=sized,
         left_out=_left_out(packages, progress) if options.without_wheels else frozenset(),
     )
 
@@ -250,6 +251,14 @@ def _tell_replacements(options: BuildOptions, sources: Sources, progress: Progre
             )
         else:
             progress.note(f"! {part}: {source} in place of {public}; the recipe has no digests")
+
+
+def old_glibc_fix(recipe: Recipe) -> str:
+    """Return what to do where the C library is too old: another runtime, if it takes the model."""
+    other = runs_on_older(recipe)
+    if other is None:
+        return _NEWER_SYSTEM
+    return f"--runtime {other.engine} packs {other.title}, which runs there; or {_NEWER_SYSTEM}"
 
 
 def work_folder(out: Path) -> Path:

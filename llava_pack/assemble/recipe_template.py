@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import Identified
+from llava_pack.checkpoint.kind import STORED
 from llava_pack.checkpoint.template_choice import choose_template
 from llava_pack.checkpoint.templates import OWN, RAW, check_conv_mode, template_names
 from llava_pack.format.errors import RecipeError, UsageError
@@ -40,6 +41,15 @@ def check_vocabulary(recipe: Recipe, identified: Mapping[str, Identified]) -> No
 
     Raises:
         CheckpointError: it lacks some, or the model's own chat template cannot be used.
+        RecipeError: another template is named for a model that is packed with its own.
     """
+    if identified["model"].kind in STORED:
+        if recipe.model.conv_mode != OWN:
+            raise RecipeError(
+                f"the model is packed with its own chat template, expected {OWN!r}, "
+                f"got {recipe.model.conv_mode!r}",
+                subject=f"{recipe.name}: model.conv_mode",
+            )
+        return
     folder = identified.get("base", identified["model"]).listed.folder
     choose_template(folder, name=recipe.model.name, wanted=recipe.model.conv_mode)

@@ -20,7 +20,7 @@ from llava_pack import __version__
 from llava_pack.assemble.planning import BuildOptions, Plan
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.staging import Staging
-from llava_pack.checkpoint.footprint import count_parameters, footprint
+from llava_pack.checkpoint.footprint import footprint
 from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.engine.known.questions import missing_words
 from llava_pack.fetch.cache import Cache
@@ -102,7 +102,10 @@ def _precisions(plan: Plan) -> tuple[str, ...]:
         return (serving,)
     if plan.weights_bytes > SMALL_BYTES:
         return (serving,)
-    return tuple(dict.fromkeys((serving, *_SMALL_PRECISIONS)))
+    profile = packed_for(plan.recipe).profile
+    # an engine of the field quantizes nothing while it loads
+    small = _SMALL_PRECISIONS if profile is None else ("fp32",)
+    return tuple(dict.fromkeys((serving, *small)))
 
 
 def _key(staging: Staging, known: Sequence[KnownAnswer], precisions: Sequence[str]) -> str:
@@ -118,11 +121,9 @@ def _cannot(plan: Plan, precisions: Sequence[str]) -> str:
         return f"{', '.join(missing)} is not installed here"
     import psutil  # type: ignore[import-untyped]
 
-    model, tower = plan.configs
     needed = max(
         footprint(
-            count_parameters(model, tower),
-            model,
+            *plan.sized,
             precision=precision,  # type: ignore[arg-type] # a recipe's precision is one of them
             device="cpu",
             context_tokens=min(plan.serving.profile.context_tokens, _CONTEXT_TOKENS),

@@ -10,19 +10,21 @@ from dataclasses import dataclass
 
 from llava_pack.assemble.requirements import gateway_requirements, target_requirements
 from llava_pack.checkpoint.defects import Defect
+from llava_pack.checkpoint.elsewhere import native_defects, own_defects
+from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.servable import Config, engine_defects, upstream_defects
 from llava_pack.format.errors import PackError, RecipeError, UsageError
 from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import QUANTIZED
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.torch_build import Cuda, TorchChoice
+from llava_pack.profiles.loads import LOADS, Loads
 from llava_pack.profiles.profile import Layout, Profile
 from llava_pack.recipe import Recipe
 from llava_pack.runtimes import RUNTIMES
 
 MODERN_GLIBC_MINOR = 28
 """What llava-pack's engine needs. Source: the tags of bitsandbytes 0.50 and torch 2.7."""
-_NEWER_SYSTEM = "use a system with a newer C library (RHEL 8, Ubuntu 20.04), or a container of one"
 UPSTREAM_CODE = "llava-torch==1.2.2.post1"
 """LLaVA's code as it is published; taken without its requirements, which no longer work together.
 Source: LLaVA's own pyproject.toml at that version."""
@@ -83,6 +85,8 @@ class PackedRuntime:
         layouts: of a model's folder, the preferred one first; what was quantized ahead is `hf`.
         quantized: precisions of weights quantized ahead that it loads.
         merges: an adapter or a projector is put into its base first: it would load pickled parts.
+        loads: what it loads of transformers' own layout beside LLaVA's; None for llava-pack's
+            engine and LLaVA's own code.
     """
 
     engine: Engine
@@ -96,6 +100,13 @@ class PackedRuntime:
     layouts: tuple[Layout, ...] = ("original", "hf")
     quantized: frozenset[str] = frozenset(QUANTIZED)
     merges: bool = False
+    loads: Loads | None = None
+
+    def whole_defects(self, kind: Kind, config: Config) -> list[Defect]:
+        """Return why it cannot serve a model that is one folder, by its kind and config.json."""
+        if self.loads is None:
+            return own_defects(kind, config)
+        return native_defects(kind, config, self.title, self.loads)
 
     @property
     def title(self) -> str:
@@ -141,14 +152,6 @@ def runs_on_older(recipe: Recipe) -> PackedRuntime | None:
                 with_runtime(recipe, other.engine)
                 return other
     return None
-
-
-def old_glibc_fix(recipe: Recipe) -> str:
-    """Return what to do where the C library is too old: another runtime, if it takes the model."""
-    other = runs_on_older(recipe)
-    if other is None:
-        return _NEWER_SYSTEM
-    return f"--runtime {other.engine} packs {other.title}, which runs there; or {_NEWER_SYSTEM}"
 
 
 def upstream_requirements(
@@ -230,6 +233,7 @@ def _of_the_field(engine: Engine, profile: Profile) -> PackedRuntime:
         layouts=profile.layouts,
         quantized=frozenset(QUANTIZED) & profile.precisions.keys(),
         merges=True,
+        loads=LOADS[engine],
     )
 
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llava_pack.assemble.floors import Configs, model_configs
+from llava_pack.assemble.floors import Configs, Sized, model_configs
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.sources import Identified
 from llava_pack.checkpoint.converted import converted_tower
-from llava_pack.checkpoint.footprint import count_parameters
-from llava_pack.checkpoint.kind import Kind
+from llava_pack.checkpoint.footprint import Parameters, count_parameters
+from llava_pack.checkpoint.kind import STORED, Kind
+from llava_pack.checkpoint.native import stored_values
 from llava_pack.checkpoint.vision import tower_values
 from llava_pack.format.manifest import ServingProfile
 from llava_pack.format.precision import BY_QUALITY, QUANTIZED, Precision, Quantized
@@ -46,8 +47,15 @@ def _whole(profile: Profile, asked: Precision, *, cpu: bool) -> Precision:
 def source_configs(sources: Mapping[str, Identified], recipe: Recipe) -> Configs:
     """Return the configurations of model and tower, before the weights are fetched.
 
-    A projector without a config.json has its base's, and what the recipe says beside it.
+    A projector without a config.json has its base's, and what the recipe says beside it. Of a model
+    for other runtimes the sizes of its language model are all that is known.
+
+    Raises:
+        CheckpointError: an InternVL is one that transformers' own class cannot be.
     """
+    kind, config = sources["model"].kind, sources["model"].config
+    if kind in STORED:
+        return stored_values(kind, config), {}
     found: dict[str, dict[str, Any]] = {name: {**one.config} for name, one in sources.items()}
     if sources["model"].kind in {Kind.PROJECTOR, Kind.LORA}:
         inside = {"vision_config": converted_tower(found.get("base", {}))}
@@ -59,11 +67,23 @@ def source_configs(sources: Mapping[str, Identified], recipe: Recipe) -> Configs
     return model_configs(found)
 
 
+def source_sizes(sources: Mapping[str, Identified], configs: Configs) -> Sized:
+    """Return the sizes of a model: its parameters counted, or as many bytes as its files have.
+
+    Raises:
+        CheckpointError: a value of a configuration is missing, or not usable.
+    """
+    model = sources["model"]
+    if model.kind in STORED:
+        return Parameters(stored_bytes=sum(model.weight_sizes.values())), configs[0]
+    return count_parameters(*configs), configs[0]
+
+
 def plan_serving(
     recipe: Recipe,
     packing: Packing,
     target: TargetProfile | None,
-    configs: Configs,
+    sized: Sized,
     *,
     cpu: bool,
     capability: str | None = None,
@@ -75,7 +95,7 @@ def plan_serving(
         recipe: its precision, context and slots hold where no target decides.
         packing: weights quantized ahead of time leave one precision.
         target: the facts.
-        configs: of the model and its tower.
+        sized: the model and its tower.
         cpu: torch is for the CPU.
         capability: the least that torch has code for.
         ahead: what the source was quantized to.
@@ -97,10 +117,10 @@ def plan_serving(
     )
     found: tuple[Fit, ...] = ()
     if target is not None and target.gpus and not cpu:
-        found = gpu_fits(count_parameters(*configs), configs[0], wish, target, capability)
+        found = gpu_fits(*sized, wish, target, capability)
     elif target is not None and target.memory_bytes is not None and cpu:
         has = (target.memory_bytes,)
-        found = fits(count_parameters(*configs), configs[0], wish, has_bytes=has)
+        found = fits(*sized, wish, has_bytes=has)
     chosen = choose_fit(found, wish)
     profile = ServingProfile(
         engine=recipe.runtime.engine,

@@ -28,6 +28,7 @@ _SMALL = (
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
+    "video_preprocessor_config.json",
     "adapter_config.json",
     "chat_template.jinja",
     "chat_template.json",

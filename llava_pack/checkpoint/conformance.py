@@ -14,6 +14,7 @@ from llava_pack.checkpoint.expected import (
     tower_shapes,
 )
 from llava_pack.checkpoint.findings import SHOWN, listed
+from llava_pack.checkpoint.internvl import internvl, internvl_defects, internvl_entries
 from llava_pack.checkpoint.keymap import INSIDE, is_weight, original_name, projector_name
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.network import NAMED_TOWER
@@ -55,6 +56,8 @@ def conformance_defects(
         return _projector_defects(config, entries)
     if kind is Kind.LORA:
         return adapter_defects(config, adapter, entries)
+    if kind is Kind.INTERNVL:
+        return _internvl_defects(config, entries, unseen)
     return []
 
 
@@ -167,6 +170,18 @@ def _converted_defects(config: Config, entries: Entries, unseen: Collection[str]
         return [*defects, Defect("fail", "weights", "lack the vision tower")]
     tower = {"vision_config": converted_tower(config)}
     return [*defects, *inside_defects(whole, tower, original, unseen)]
+
+
+def _internvl_defects(config: Config, entries: Entries, unseen: Collection[str]) -> list[Defect]:
+    """Return what is wrong with the tensors that would be written; of unseen ones, nothing."""
+    if unseen:
+        return internvl_defects(config)
+    try:
+        made = internvl(config)
+        written = internvl_entries(made, entries.values())
+    except CheckpointError as error:
+        return [defect_of(error)]
+    return _promised(config, written, (lambda _: made.shapes(),))
 
 
 def _projector_defects(config: Config, entries: Entries) -> list[Defect]:

@@ -10,7 +10,7 @@ from typing import Any
 from llava_pack.checkpoint.config import vision_part, vision_tower_id
 from llava_pack.checkpoint.defects import Defect, shown
 from llava_pack.checkpoint.keymap import is_weight
-from llava_pack.checkpoint.kind import ADAPTERS, Kind
+from llava_pack.checkpoint.kind import ADAPTERS, STORED, WHOLE, Kind
 from llava_pack.checkpoint.network import NAMED_TOWER
 from llava_pack.checkpoint.servable import engine_defects
 
@@ -42,7 +42,9 @@ def kind_defects(name: str, kind: Kind, expected: Kind | None) -> list[Defect]:
     if expected is None or kind is expected:
         return []
     hint = ""
-    if kind is Kind.CONVERTED and expected is Kind.ORIGINAL:
+    if kind in STORED:
+        hint = "set format = 'hf' in the recipe, which packs it for a runtime that serves it"
+    elif kind is Kind.CONVERTED and expected is Kind.ORIGINAL:
         named = _ORIGINALS.get(name, "the original, for example liuhaotian/llava-v1.5-7b")
         hint = f"use {named} instead, or set format = 'hf' in the recipe"
     elif kind is Kind.CONVERTED and expected is Kind.LANGUAGE:
@@ -54,10 +56,13 @@ def kind_defects(name: str, kind: Kind, expected: Kind | None) -> list[Defect]:
     ]
 
 
-def code_defects(names: Iterable[str], configs: Mapping[str, Mapping[str, Any]]) -> list[Defect]:
+def code_defects(
+    names: Iterable[str], configs: Mapping[str, Mapping[str, Any]], kind: Kind = Kind.UNKNOWN
+) -> list[Defect]:
     """Return every file that is code, and every value that would make a loader run it.
 
     A script that nothing names lies beside many a fine-tune; what is compiled lies beside none.
+    InternVL's authors name theirs; the files that name it are written anew, without.
     """
     hint = "llava-pack does not run code from a checkpoint; use one that needs none"
     suffixes = {name: name.lower().rpartition(".")[2] for name in sorted(names)}
@@ -69,6 +74,8 @@ def code_defects(names: Iterable[str], configs: Mapping[str, Mapping[str, Any]])
     scripts = [name for name, suffix in suffixes.items() if suffix == "py"]
     if scripts:
         defects.append(Defect("warn", listed(scripts), "not run: no loader needs a script"))
+    if kind is Kind.INTERNVL:
+        return defects
     defects += [
         Defect("fail", name, f"auto_map names code that would run: {_code(auto_map)}", hint)
         for name, config in configs.items()
@@ -97,9 +104,11 @@ def file_defects(names: Collection[str], kind: Kind) -> list[Defect]:
     Source: haotian-liu/LLaVA llava/model/builder.py (what is absent is looked for on the Hub).
     """
     groups: list[tuple[str, ...]] = []
-    if kind in {Kind.ORIGINAL, Kind.CONVERTED, Kind.LANGUAGE}:
+    if kind in {Kind.ORIGINAL, Kind.LANGUAGE, *WHOLE}:
         groups.append(("tokenizer.json", "tokenizer.model", "vocab.json"))
     if kind is Kind.TOWER:
+        groups.append(("preprocessor_config.json", "processor_config.json"))
+    if kind is Kind.NATIVE:
         groups.append(("preprocessor_config.json", "processor_config.json"))
     if kind is Kind.LORA:
         groups += [("adapter_config.json",), ADAPTERS]

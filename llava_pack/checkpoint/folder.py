@@ -12,6 +12,7 @@ from typing import Any
 
 from llava_pack.checkpoint.defects import Defect, defect_of
 from llava_pack.checkpoint.findings import SHOWN, listed
+from llava_pack.checkpoint.kind import STORED, classify
 from llava_pack.checkpoint.quantized import quantized_ahead
 from llava_pack.format.errors import CheckpointError
 
@@ -98,7 +99,12 @@ def leftover_defects(names: Collection[str]) -> list[Defect]:
 
 
 def foreign_defects(names: Collection[str], config: Mapping[str, Any]) -> list[Defect]:
-    """Return that the weights are in a form that another program reads, and what to take."""
+    """Return that the weights are in a form that another program reads, and what to take.
+
+    Those of a model for other runtimes are packed as they are.
+    """
+    if classify(names, config) in STORED:
+        return []
     try:
         quantized_ahead(config)
     except CheckpointError as error:

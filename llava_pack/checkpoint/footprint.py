@@ -43,12 +43,15 @@ class Parameters:
 
     `rows` is how many outputs the quantized layers have together: int8 keeps a scale for each.
     `features` is no parameters: it is the numbers that one picture's tiles become at most.
+    `stored_bytes` are of weights of which nothing else is known: they take in memory what they take
+    in files, at every precision, and are spread evenly.
     """
 
-    quantized: int
-    rows: int
-    kept: int
+    quantized: int = 0
+    rows: int = 0
+    kept: int = 0
     features: int = 0
+    stored_bytes: int = 0
 
     @property
     def total(self) -> int:
@@ -99,8 +102,8 @@ class Footprint:
 
 
 def memory_bytes(
+    parameters: Parameters,
     config: Mapping[str, Any],
-    tower_config: Mapping[str, Any],
     *,
     context_tokens: int,
     slots: int,
@@ -110,8 +113,8 @@ def memory_bytes(
     """Return the predicted memory of every precision.
 
     Args:
-        config: a checkpoint's config.json, original layout.
-        tower_config: its tower's config.json.
+        parameters: of the checkpoint and its tower.
+        config: sizes of the language model, in the original keys.
         context_tokens: longest conversation of a slot.
         slots: conversations at a time.
         device: where it runs.
@@ -120,7 +123,6 @@ def memory_bytes(
     Raises:
         CheckpointError: a size is missing from a configuration.
     """
-    parameters = count_parameters(config, tower_config)
     return {
         precision: footprint(
             parameters,
@@ -158,8 +160,9 @@ def footprint(
         element_bytes=kept,
         features=parameters.features,
     )
+    counted = _quantized_bytes(parameters, precision) + parameters.kept * kept
     return Footprint(
-        weights_bytes=_quantized_bytes(parameters, precision) + parameters.kept * kept,
+        weights_bytes=parameters.stored_bytes + counted,
         kept_bytes=parameters.kept * kept,
         cache_bytes=slots * context_tokens * cache_bytes_per_token(config, kept),
         work_bytes=gpus * (_process_bytes(precision, device) + work),

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Literal, get_args
 
 from llava_pack.checkpoint.config import TOWER_KEYS
+from llava_pack.checkpoint.quantized import foreign_method
 
 
 class Kind(StrEnum):
@@ -17,6 +18,8 @@ class Kind(StrEnum):
     LORA = "lora"
     PROJECTOR = "projector"
     CONVERTED = "hf"
+    NATIVE = "native"
+    INTERNVL = "internvl"
     TOWER = "tower"
     LANGUAGE = "language"
     UNKNOWN = "unknown"
@@ -32,6 +35,8 @@ _TITLES = {
     Kind.LORA: "LoRA adapter for a LLaVA, unmerged",
     Kind.PROJECTOR: "projector of a LLaVA, without its language model",
     Kind.CONVERTED: "LLaVA converted for transformers (-hf)",
+    Kind.NATIVE: "model that transformers has a class for, for other runtimes",
+    Kind.INTERNVL: "InternVL as its authors publish it",
     Kind.TOWER: "vision tower",
     Kind.LANGUAGE: "language model without vision",
     Kind.UNKNOWN: "not a checkpoint that llava-pack recognizes",
@@ -39,8 +44,15 @@ _TITLES = {
 PLAIN = ("llava", "LlavaForConditionalGeneration")
 NEXT = ("llava_next", "LlavaNextForConditionalGeneration")
 ONEVISION = ("llava_onevision", "LlavaOnevisionForConditionalGeneration")
+INTERNVL = ("internvl_chat", "InternVLChatModel")
 _CONVERTED_TYPES, _CONVERTED_CLASSES = zip(PLAIN, NEXT, ONEVISION, strict=True)
 """Converted checkpoints by their `model_type`, and by their class."""
+_NATIVE_CLASS = "ForConditionalGeneration"
+"""How the name of a class ends that writes about pictures. Source: transformers models/auto."""
+WHOLE = (Kind.CONVERTED, Kind.NATIVE, Kind.INTERNVL)
+"""Kinds that have everything in one folder, tower included."""
+STORED = (Kind.NATIVE, Kind.INTERNVL)
+"""Those that llava-pack's own engine does not run, and of which no parameters are counted."""
 TOWER_TYPES = ("clip", "clip_vision_model", "siglip", "siglip_vision_model")
 LANGUAGE_TYPES = ("llama", "mistral", "qwen2")
 """Language models that the engine runs."""
@@ -86,7 +98,13 @@ def _by_config(config: Mapping[str, Any]) -> Kind:
     if classes & set(_CONVERTED_CLASSES) or (
         isinstance(config.get("text_config"), Mapping) and model_type in _CONVERTED_TYPES
     ):
-        return Kind.CONVERTED
+        return Kind.NATIVE if foreign_method(config) else Kind.CONVERTED
+    if model_type == INTERNVL[0] or INTERNVL[1] in classes:
+        return Kind.INTERNVL
+    if any(name.endswith(_NATIVE_CLASS) for name in classes) and isinstance(
+        config.get("vision_config"), Mapping
+    ):
+        return Kind.NATIVE
     if any(key in config for key in TOWER_KEYS) or any(
         name.startswith("Llava") and name.endswith("ForCausalLM") for name in classes
     ):

@@ -40,6 +40,7 @@ from llava_pack.checkpoint.kind import (
     has_tiles,
     trains_tower,
 )
+from llava_pack.checkpoint.native import native_text_defects
 from llava_pack.checkpoint.picture_words import check_picture_ends
 from llava_pack.checkpoint.pictures import PREPROCESSORS, preprocessor_of
 from llava_pack.checkpoint.routing import routing_defects
@@ -158,10 +159,9 @@ def survey(folder: Path, *, expect: Kind | None = None) -> tuple[Layout, list[De
             "llava-pack build fetches and packs one",
         )
     folder = checkpoint_folder(folder.absolute())
-    inside = sorted(folder.iterdir())
+    inside, look = sorted(folder.iterdir()), partial(held_tensors, folder)
     names = [path.name for path in inside if path.is_file()]
     folders = [path.name for path in inside if path.is_dir()]
-    look = partial(held_tensors, folder)
     layout, defects = survey_files(folder, names, look, expect=expect, folders=folders)
     if expect is None or layout.kind is expect:
         defects += named_defects(layout, layout.name)
@@ -204,7 +204,7 @@ def survey_files(
     defects += [*foreign, *broken, *strange]
     if weights.index:
         defects += index_defects(weights.index, weights.places, held)
-    defects += code_defects(names, configs)
+    defects += code_defects(names, configs, layout.kind)
     if not (files or broken or foreign):
         text, hint = "this folder contains no weights", no_weights_hint([*names, *folders])
         defects.append(Defect("fail", folder.name, text, hint))
@@ -290,7 +290,7 @@ def _vocabulary(folder: Path, layout: Layout) -> list[Defect]:
     try:
         eos_ids(folder)
         if layout.kind not in {Kind.ORIGINAL, Kind.CONVERTED, Kind.LANGUAGE}:
-            return []
+            return native_text_defects(folder, layout.kind)
         model = check_tokenizer(folder)
         check_picture_ends(folder, layout.original)
     except CheckpointError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 from llava_pack.checkpoint.based import BASED, check_based, main_layout
 from llava_pack.checkpoint.defects import refuse
+from llava_pack.checkpoint.elsewhere import own_defects
 from llava_pack.checkpoint.kind import Kind, TowerChoice
 from llava_pack.checkpoint.layout import Layout, read_layout
 from llava_pack.checkpoint.network import Network, network
@@ -101,6 +102,7 @@ def read_checkpoint(
         UsageError: a folder was given that this model has no use for.
     """
     model = read_layout(model_dir)
+    refuse(own_defects(model.kind, model.config), subject=model_dir.name)
     if model.kind not in (Kind.ORIGINAL, Kind.CONVERTED, *BASED):
         read_layout(model_dir, expect=Kind.ORIGINAL)
     _check_use(model, model_base)

@@ -21,6 +21,8 @@ PART = re.compile(
     r"|SCB|weight_format)"
 )
 """A tensor beside the codes of a quantized linear: the linear's name, and what it is."""
+FOREIGN_METHODS = ("awq", "compressed-tensors", "fp8", "gptq")
+"""Methods that other runtimes read; llava-pack packs what they wrote as it is."""
 _STORAGE, _DTYPE = "uint8", "F16"
 _HINT = "use the unquantized checkpoint: it is quantized while loading (--precision nf4 or int8)"
 
@@ -53,12 +55,27 @@ def quantized_ahead(config: Mapping[str, Any]) -> Ahead | None:
     raise _refusal(f"quantized by bitsandbytes to {shown(kind)}")
 
 
+def foreign_method(config: Mapping[str, Any]) -> str | None:
+    """Return the method of a checkpoint quantized ahead that only other runtimes read, or None.
+
+    >>> foreign_method({"quantization_config": {"quant_method": "awq", "bits": 4}})
+    'awq'
+    """
+    given = config.get("quantization_config")
+    method = given.get("quant_method") if isinstance(given, Mapping) else None
+    return next((one for one in FOREIGN_METHODS if one == method), None)
+
+
 def precision_ahead(config: Mapping[str, Any]) -> Quantized | None:
     """Return the precision that a checkpoint quantized ahead is served in; fp4 takes nf4's memory.
+
+    One that only other runtimes read has none of these.
 
     Raises:
         CheckpointError: it was quantized in a way that is not read here.
     """
+    if foreign_method(config):
+        return None
     ahead = quantized_ahead(config)
     return "nf4" if ahead == "fp4" else ahead
 

@@ -1,4 +1,4 @@
-"""Who can serve a checkpoint: llava-pack's engine, LLaVA's own code, or nobody, and why not. Pure.
+"""Who can serve a checkpoint: llava-pack's engine, LLaVA's own code, another, or nobody. Pure.
 
 Asked of the small files alone, so that a laptop has the answer before weights are fetched. What the
 engine builds comes from the same functions: it has no reason of its own.
@@ -16,6 +16,7 @@ from llava_pack.checkpoint.vision import tower_rules
 from llava_pack.format.errors import CheckpointError
 
 Config = Mapping[str, Any]
+
 _OWN_ENGINE = "leave out --runtime upstream: llava-pack's own engine serves it"
 
 

@@ -10,9 +10,11 @@ from typing import Any
 from llava_pack.checkpoint.config import vision_part
 from llava_pack.checkpoint.context import longest_context
 from llava_pack.checkpoint.defects import Defect
-from llava_pack.checkpoint.footprint import memory_bytes
-from llava_pack.checkpoint.kind import Kind, has_tiles
+from llava_pack.checkpoint.elsewhere import served_elsewhere
+from llava_pack.checkpoint.footprint import Parameters, count_parameters, memory_bytes
+from llava_pack.checkpoint.kind import STORED, WHOLE, Kind, has_tiles
 from llava_pack.checkpoint.layout import Layout, survey
+from llava_pack.checkpoint.native import class_of, stored_values
 from llava_pack.checkpoint.network import rotary
 from llava_pack.checkpoint.pair import survey_pair
 from llava_pack.checkpoint.quantized import quantized_ahead
@@ -20,6 +22,7 @@ from llava_pack.checkpoint.servable import engine_defects, served_by
 from llava_pack.checkpoint.template_choice import choose_template
 from llava_pack.checkpoint.values import size
 from llava_pack.format.errors import CheckpointError
+from llava_pack.profiles.loads import LOADS
 
 CONTEXT_TOKENS = 4096
 
@@ -52,12 +55,14 @@ def summarise(
     config = _original(layout)
     if layout.kind not in {Kind.TOWER, Kind.UNKNOWN} and told:
         facts["language_model"] = _language(layout, config)
+    if layout.kind in STORED:
+        facts["class"] = class_of(layout.kind, layout.config)
     if layout.kind in {Kind.ORIGINAL, Kind.CONVERTED} and (template := _template(layout)):
         facts["conversation_template"] = template
     if layout.base_model:
         facts["base_model"] = layout.base_model
     vision = (tower or layout).tower_config
-    if layout.kind not in {Kind.LANGUAGE, Kind.UNKNOWN} and told:
+    if layout.kind not in {Kind.LANGUAGE, Kind.UNKNOWN, *STORED} and told:
         facts["pictures"] = _pictures(layout, config, tower or layout)
     if layout.vision_tower:
         facts["vision_tower"] = {
@@ -65,7 +70,7 @@ def summarise(
             "folder": str(tower.folder) if tower else None,
             "trained_along": layout.vision_inside,
         }
-    if told and (tower or layout.kind is Kind.CONVERTED):
+    if told and (tower or layout.kind in WHOLE):
         facts["served_by"] = _served_by(layout, config, tower or layout, defects)
     facts["weights"] = _weights(layout)
     memory = _memory(
@@ -88,16 +93,22 @@ def _served_by(
     layout: Layout, config: Mapping[str, Any], tower: Layout, defects: list[Defect]
 ) -> list[str]:
     """Return the runtimes that can serve a checkpoint; none where something in it is broken."""
+    elsewhere = served_elsewhere(layout.kind, layout.config, LOADS)
+    if layout.kind in STORED:
+        return [] if any(one.level == "fail" for one in defects) else elsewhere
     parts = config, tower.tower_config, tower.preprocessor
     reasons = engine_defects(*parts)
     if any(one.level == "fail" and one not in reasons for one in defects):
         return []
-    return served_by(*parts, layout.kind)
+    return [*served_by(*parts, layout.kind), *elsewhere]
 
 
 def _original(layout: Layout) -> Mapping[str, Any]:
+    stored = layout.kind in STORED
     try:
-        return layout.original
+        return (
+            stored_values(layout.kind, layout.config, layout.entries) if stored else layout.original
+        )
     except CheckpointError:  # it is among the defects
         return layout.config
 
@@ -180,11 +191,17 @@ def _memory(
 
     An adapter or a projector takes what the whole model takes that it makes of its base.
     """
-    if layout.kind in {Kind.TOWER, Kind.LANGUAGE, Kind.UNKNOWN} or not tower_config:
+    stored = layout.kind in STORED
+    if layout.kind in {Kind.TOWER, Kind.LANGUAGE, Kind.UNKNOWN} or not (stored or tower_config):
         return []
     try:
+        parameters = (
+            Parameters(stored_bytes=layout.size_bytes)
+            if stored
+            else count_parameters(config, tower_config)
+        )
         on_gpu, on_cpu = (
-            memory_bytes(config, tower_config, **wish, device=device) for device in ("cuda", "cpu")
+            memory_bytes(parameters, config, **wish, device=device) for device in ("cuda", "cpu")
         )
     except CheckpointError:
         return []

@@ -5,11 +5,14 @@ tokenizes the pieces around a picture one by one, makes it.
 
 Source: huggingface/tokenizers `tokenizer.json` (serialised pipeline); google/sentencepiece
 src/bpe_model.cc (a pair is merged if its text is a piece, highest score first);
-haotian-liu/LLaVA llava/mm_utils.py tokenizer_image_token (pieces).
+haotian-liu/LLaVA llava/mm_utils.py tokenizer_image_token (pieces); internlm/internlm2-chat-7b
+tokenizer.model and tokenizer_config.json (pieces that are named later).
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from llava_pack.checkpoint.sentencepiece_model import (
@@ -20,6 +23,8 @@ from llava_pack.checkpoint.sentencepiece_model import (
 from llava_pack.format.errors import CheckpointError
 
 _SPACE = "▁"
+_UNUSED = re.compile(r"\[UNUSED_TOKEN_\d+\]")
+"""A piece that keeps a place in InternLM2's vocabulary, for a token that is named later."""
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -37,7 +42,7 @@ def tokenizer_json(
     Raises:
         CheckpointError: the model is damaged or of another kind, or an added token has no place.
     """
-    model = parse_sentencepiece(model_file)
+    model = _named(parse_sentencepiece(model_file), config)
     tokens = _added_tokens(model, config, added or {})
     document = {
         "version": "1.0",
@@ -51,6 +56,23 @@ def tokenizer_json(
         "model": _bpe(model),
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _named(model: SentencepieceModel, config: Mapping[str, Any]) -> SentencepieceModel:
+    """Return a model whose kept places have the names of the tokens that took them."""
+    given = config.get("added_tokens_decoder")
+    names = {
+        int(key): str(value["content"])
+        for key, value in (given if isinstance(given, Mapping) else {}).items()
+        if str(key).isdecimal() and isinstance(value, Mapping) and "content" in value
+    }
+    pieces = tuple(
+        replace(piece, text=names[number], type=PieceType.USER_DEFINED)
+        if number in names and _UNUSED.fullmatch(piece.text)
+        else piece
+        for number, piece in enumerate(model.pieces)
+    )
+    return replace(model, pieces=pieces)
 
 
 def _bpe(model: SentencepieceModel) -> dict[str, Any]:

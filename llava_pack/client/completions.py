@@ -16,7 +16,7 @@ from llava_pack.engine.inputs.picture_formats import format_of
 from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import AccessError, PackError, ServeError, UsageError
 from llava_pack.runtimes import RUNTIMES
-from llava_pack.serve.run_state import RunState, running
+from llava_pack.serve.run_state import RunState, serving
 
 if TYPE_CHECKING:
     import httpx
@@ -45,7 +45,7 @@ def find_server(model: str | None = None) -> ApiServer:
         ServeError: no server of this installation is running, none has that model, or its runtime
             has no such API.
     """
-    found = running()
+    found = serving()
     servers = [server for server in found if RUNTIMES[server.engine].gateway]
     if found and not servers:
         title = RUNTIMES[found[0].engine].title

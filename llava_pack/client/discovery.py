@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llava_pack.format.errors import ServeError
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.origin import start_command
-from llava_pack.serve.run_state import RunState, running
+from llava_pack.serve.run_state import RunState, running, serving
 from llava_pack.serve.tunnel_lines import Endpoint, endpoint
 from llava_pack.serve.way_in import way_in
 
@@ -21,21 +21,26 @@ QUICK_S = 10.0
 """How long a server on this machine may take to accept a connection or answer a probe."""
 
 
-def chosen_server(model: str | None = None) -> RunState:
+def chosen_server(model: str | None = None, *, nodes: bool = False) -> RunState:
     """Return the server with a model, or the one that was started last.
+
+    Args:
+        model: its name in the API; None for any.
+        nodes: whether a node of another machine's server will do, which answers nobody.
 
     Raises:
         ServeError: there is none.
     """
-    servers = running()
+    servers = running() if nodes else serving()
     for server in servers:
         if model is None or model in server.models:
             return server
     names = ", ".join(sorted({name for server in servers for name in server.models})) or "none"
     which = f"no server with the model {model!r}" if model else "no server"
+    heads = [str(state.follower["head"]) for state in running() if state.follower]
     raise ServeError(
         f"{which} is running on this machine; models served: {names}",
-        hint=start_command(),
+        hint=f"this machine is a node of {heads[0]}: ask there" if heads else start_command(),
     )
 
 

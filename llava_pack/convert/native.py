@@ -26,13 +26,10 @@ from llava_pack.convert.parts import (
     tower_tensors,
 )
 from llava_pack.convert.shards import SHARD_BYTES, SourceTensor, renamed, write_shards
+from llava_pack.convert.table_rows import TableRows, whole_rows, with_rows
 from llava_pack.convert.tokenizer import made_tokenizer
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.progress import Progress
-
-ROW_MULTIPLE = 64
-"""Rows of the embedding table are a multiple of this. Source: transformers
-models/llava/convert_llava_weights_to_hf.py."""
 
 _TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 
@@ -73,7 +70,7 @@ def native_folder(
     """
     tower_config = read_json(tower_dir / "config.json")
     preprocessor = picture_settings(tower_dir)
-    tokenizer, own = _tokenizer(parts.texts)
+    tokenizer, own = read_tokenizer(parts.texts)
     own["legacy"] = is_legacy(own, backbone(parts.config))
     form = native_form(parts.config, tower_config, preprocessor)
     words = image_words(parts.config)
@@ -81,7 +78,7 @@ def native_folder(
     table = next((t.entry for t in parts.tensors if t.entry.name == _TABLES[0]), None)
     if table is None:
         raise CheckpointError(f"there is no {_TABLES[0]}", subject=parts.texts.name)
-    rows = -(-max(extended.size, table.shape[0]) // ROW_MULTIPLE) * ROW_MULTIPLE
+    rows = whole_rows(max(extended.size, table.shape[0]))
     config = native_config.native_config(
         parts.config, tower_config, form, rows=rows, tokens=extended.ids, precision=precision
     )
@@ -178,42 +175,16 @@ def _needed(tensors: Iterable[SourceTensor], form: NativeForm) -> Iterator[Sourc
             yield tensor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableRows:
-    """Rows of the embedding table: those that are kept, all, and which one fills the others."""
-
-    kept: int
-    total: int
-    filler: int
-
-
 def _named(tensor: SourceTensor, rows: TableRows) -> SourceTensor | None:
     name = exchange_name(tensor.entry.name)
     if name is None:
         return None
     kept = min(rows.kept, tensor.entry.shape[0])
     changed = tensor.entry.name in _TABLES and kept < rows.total
-    return renamed(_with_rows(tensor, replace(rows, kept=kept)) if changed else tensor, name)
+    return renamed(with_rows(tensor, replace(rows, kept=kept)) if changed else tensor, name)
 
 
-def _with_rows(tensor: SourceTensor, rows: TableRows) -> SourceTensor:
-    """Return a table with another number of rows; those behind the kept are copies of one."""
-    entry = tensor.entry
-    wider = replace(entry, shape=(rows.total, *entry.shape[1:]))
-    row_bytes = wider.size_bytes // rows.total
-    start = min(rows.filler, rows.kept - 1) * row_bytes
-
-    def read() -> memoryview:
-        view = tensor.read().cast("B")[: rows.kept * row_bytes]
-        table = bytearray(wider.size_bytes)
-        table[: len(view)] = view
-        table[len(view) :] = bytes(view[start : start + row_bytes]) * (rows.total - rows.kept)
-        return memoryview(table)
-
-    return SourceTensor(wider, read, tensor.release)
-
-
-def _tokenizer(folder: Path) -> tuple[bytes, dict[str, Any]]:
+def read_tokenizer(folder: Path) -> tuple[bytes, dict[str, Any]]:
     """Return tokenizer.json, made where there is none, and tokenizer_config.json."""
     config = read_config(folder / "tokenizer_config.json")
     published = folder / "tokenizer.json"

@@ -36,7 +36,7 @@ class Extended:
 
     Attributes:
         data: `tokenizer.json`.
-        ids: of `<image>` and `<pad>`, and of `<video>` where it was asked for.
+        ids: of the new tokens.
         trained: how many ids the model was trained with; LLaVA's code cuts its tables to them.
         size: how many ids there are.
         filler: id of a token that no answer has.
@@ -58,13 +58,31 @@ def with_image_token(
 ) -> Extended:
     """Return a tokenizer with `<image>`, `<pad>` and further words.
 
+    Args:
+        tokenizer: see `with_tokens`.
+        config: see `with_tokens`.
+        words: further tokens that LLaVA's code adds to this checkpoint's tokenizer.
+        video: add `<video>` too, which some classes want an id of.
+
+    Raises:
+        CheckpointError: it is no `tokenizer.json`.
+    """
+    own = (IMAGE_TOKEN, PAD_TOKEN, *((VIDEO_TOKEN,) if video else ()))
+    return with_tokens(tokenizer, config, words, own)
+
+
+def with_tokens(
+    tokenizer: bytes, config: Mapping[str, Any], words: Iterable[str], own: Iterable[str]
+) -> Extended:
+    """Return a tokenizer with further tokens.
+
     New tokens follow the vocabulary without a gap; one that is there already keeps its id.
 
     Args:
         tokenizer: tokenizer.json of the original checkpoint.
         config: its tokenizer_config.json.
-        words: further tokens that LLaVA's code adds to this checkpoint's tokenizer.
-        video: add `<video>` too, which some classes want an id of.
+        words: tokens that the model was trained with.
+        own: tokens that it was not trained with; their ids are told.
 
     Raises:
         CheckpointError: it is no `tokenizer.json`.
@@ -78,7 +96,7 @@ def with_image_token(
         raise CheckpointError("not a tokenizer", subject="tokenizer.json") from error
     _add(words, known, added)
     trained, filler = _size(known), _filler(state, added, config, known)
-    own = (IMAGE_TOKEN, PAD_TOKEN, *((VIDEO_TOKEN,) if video else ()))
+    own = tuple(own)
     _add(own, known, added)
     state["added_tokens"] = added
     if not is_legacy(config):
@@ -130,12 +148,12 @@ def tokenizer_config(config: Mapping[str, Any], tokenizer: bytes, *, stem: str) 
             `tokenizer.model`.
         stem: what the name of the processor's class begins with.
     """
-    texts = {key: _text(config[key]) for key in _TEXTS if config.get(key)}
+    texts = named_texts(config, _TEXTS)
     length = config.get("model_max_length")
     return {
         "add_bos_token": bool(config.get("add_bos_token", True)),
         "add_eos_token": bool(config.get("add_eos_token", False)),
-        "added_tokens_decoder": _added(tokenizer),
+        "added_tokens_decoder": told_tokens(tokenizer),
         **texts,
         "clean_up_tokenization_spaces": False,
         "extra_special_tokens": {"image_token": IMAGE_TOKEN},
@@ -149,13 +167,18 @@ def tokenizer_config(config: Mapping[str, Any], tokenizer: bytes, *, stem: str) 
     }
 
 
-def _added(tokenizer: bytes) -> dict[str, Any]:
+def told_tokens(tokenizer: bytes) -> dict[str, Any]:
     """Return the tokens beside the vocabulary by id, without those that conversion brought."""
     return {
         str(entry["id"]): {key: entry[key] for key in ("content", *_FLAGS, "special")}
         for entry in json.loads(tokenizer)["added_tokens"]
         if entry["content"] not in (IMAGE_TOKEN, PAD_TOKEN, VIDEO_TOKEN)
     }
+
+
+def named_texts(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, str]:
+    """Return the special tokens that a tokenizer_config.json names under some keys."""
+    return {key: _text(config[key]) for key in keys if config.get(key)}
 
 
 def _text(entry: Any) -> str:

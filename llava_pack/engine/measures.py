@@ -1,5 +1,7 @@
 """What is told of an answer beside its text: tokens counted, seconds, odds, its way through."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -61,3 +63,8 @@ class Trace:
     pixels: str = ""
     tower: tuple[float, ...] = ()
     projector: tuple[float, ...] = ()
+
+
+def token_digest(ids: Sequence[int]) -> str:
+    """Return the SHA-256 of token ids, as hex."""
+    return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()

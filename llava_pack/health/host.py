@@ -1,5 +1,6 @@
 """What of the machine serving depends on: disk, memory, limits, clock, proxies, processes."""
 
+import ipaddress
 import os
 import resource
 import time
@@ -139,12 +140,13 @@ def _engines_of(server: int, model: str) -> list[psutil.Process]:
     ]
 
 
-def probe_silence(server: int, ports: Iterable[int]) -> SilenceFacts:
+def probe_silence(server: int, ports: Iterable[int], network: str = "") -> SilenceFacts:
     """Return the connections of a server and its engines that leave this machine.
 
     Args:
         server: its process number.
         ports: where it listens: what came in there is not its own doing.
+        network: of the machines that hold its model together; empty for none.
     """
     own = set(ports)
     try:
@@ -155,10 +157,17 @@ def probe_silence(server: int, ports: Iterable[int]) -> SilenceFacts:
             for process in family
             for link in process.net_connections(kind="inet")
             if link.raddr and not _here(link.raddr.ip) and link.laddr.port not in own
+            if not (network and _within(link.raddr.ip, network))
         ]
     except psutil.Error as error:
         return SilenceFacts(processes=0, connections=(), error=reason_of(error))
     return SilenceFacts(processes=len(family), connections=tuple(found))
+
+
+def _within(address: str, network: str) -> bool:
+    """Return whether an address is one of a network."""
+    plain = ipaddress.ip_address(address.partition("%")[0])
+    return plain in ipaddress.ip_network(network)
 
 
 def _has_server(engine: psutil.Process) -> bool:

@@ -5,11 +5,19 @@ Packages are imported where they are used: one that is missing fails its own che
 
 import json
 import subprocess
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llava_pack.format.manifest import Manifest
 from llava_pack.health.facts import EnvironmentFacts
+from llava_pack.runtimes import RUNTIMES
+from llava_pack.target import venv
+from llava_pack.target.store import Store
+
+if TYPE_CHECKING:
+    from llava_pack.installation.installed import Installation
 
 _VERSIONS_WITHIN_S = 20.0
 _IMPORTS_WITHIN_S = 180.0
@@ -24,6 +32,7 @@ _NEEDED = {
     "gradio": "gradio",
     "llava.model.builder": "llava-torch",
     "llava_pack.cli": "llava-pack",
+    **{one.profile.package: one.profile.package for one in RUNTIMES.values() if one.profile},
 }
 """Modules that serving imports, and the distributions that bring them: a runtime has its own."""
 _VERSIONS = (
@@ -90,8 +99,24 @@ def probe_environment(python: Path, wanted: Mapping[str, str], *, deep: bool) ->
     )
 
 
-def wheel_versions(manifest: Manifest) -> dict[str, str]:
-    """Return the version of each wheel of a bundle by normalised name."""
+def environments(item: "Installation") -> dict[Path, dict[str, str]]:
+    """Return the versions that each environment should have by normalised name, by its Python."""
+    pythons = venv.interpreters(item.manifest, item.root)
+    if len(pythons) == 1:
+        return {item.venv_python: _versions_of(item.manifest)}
+    store = Store(item.prefix)
+    digests = {entry.path: entry.sha256 for entry in item.manifest.under("lock")}
+    return {
+        python: _locked(store.path(digests[lock]).read_text(encoding="utf-8"))
+        for lock, python in pythons.items()
+    }
+
+
+def _locked(text: str) -> dict[str, str]:
+    return {one["name"]: one["version"] for one in tomllib.loads(text)["packages"]}
+
+
+def _versions_of(manifest: Manifest) -> dict[str, str]:
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     versions = {}

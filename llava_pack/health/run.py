@@ -23,14 +23,15 @@ from llava_pack.health.machine import (
     check_variables,
     untested,
 )
-from llava_pack.health.probes import probe_environment, wheel_versions
+from llava_pack.health.probes import environments, probe_environment
 from llava_pack.health.report import Finding, Layer, Metric, in_order
 from llava_pack.health.suite import question_count
 from llava_pack.health.throughput import timed_answers
 from llava_pack.installation.integrity import read_again
 from llava_pack.installation.unit import astray
 from llava_pack.runtimes import RUNTIMES
-from llava_pack.serve.run_state import RunState, running
+from llava_pack.serve.nodes.standing import RUNNING, node_line
+from llava_pack.serve.run_state import RunState, running, serving
 from llava_pack.serve.supervision.listener import PORT, holder_of
 from llava_pack.target import receipt
 from llava_pack.target.environment import left_out
@@ -68,7 +69,7 @@ class Examination:
 
     def run(self) -> None:
         """Do every check."""
-        servers = running()
+        servers = serving()
         names = recipes(self._prefix)
         for name in names:
             self._contained(Layer.INTEGRITY, partial(self._open, name))
@@ -86,14 +87,16 @@ class Examination:
         if servers:
             self._contained(Layer.ENGINE, partial(self._served, self._ours(servers)))
             self._contained(Layer.SILENCE, partial(self._silence, servers))
-        else:
+        elif not (nodes := [one for one in running() if one.follower]):
             self.findings.append(self._nothing_runs())
+        else:
+            self.findings += [_as_node(one) for one in nodes]
 
     def record(self) -> None:
         """Keep what the served models answer, for later checks to be held against."""
         for name in recipes(self._prefix):
             self._contained(Layer.INTEGRITY, partial(self._open, name))
-        servers = running()
+        servers = serving()
         if servers:
             self._contained(Layer.ANSWERS, partial(self._record, self._ours(servers)))
         else:
@@ -199,9 +202,9 @@ class Examination:
         )
 
     def _environment(self, item: "Installation") -> Iterator[Finding]:
-        wanted = wheel_versions(item.manifest)
-        facts = probe_environment(item.venv_python, wanted, deep=self._deep)
-        yield from check_environment(facts, self._program)
+        for python, wanted in environments(item).items():
+            facts = probe_environment(python, wanted, deep=self._deep)
+            yield from check_environment(facts, self._program)
 
     def _served(self, server: RunState) -> Iterator[Finding]:
         from llava_pack.health.served_checks import ServedChecks
@@ -246,7 +249,7 @@ class Examination:
         from llava_pack.health.host import probe_silence
 
         for server in servers:
-            yield check_silence(probe_silence(server.pid, (server.port,)))
+            yield check_silence(probe_silence(server.pid, (server.port,), server.network))
 
     def _nothing_runs(self) -> Finding:
         return Layer.ENGINE.fail(
@@ -254,6 +257,16 @@ class Examination:
             why="no server responds",
             fix=next_step(self._prefix).command,
         )
+
+
+def _as_node(state: RunState) -> Finding:
+    """Return how a node of another machine's server is."""
+    text = node_line(state)
+    if state.follower["phase"] == RUNNING:
+        return Layer.ENGINE.ok(text)
+    return Layer.ENGINE.warn(
+        text, why="the model is not whole", fix="llava-pack status, on the head"
+    )
 
 
 def _question_count(item: "Installation") -> int:

@@ -89,15 +89,21 @@ def choose_release(engine: Engine, releases: tuple[Release, ...], place: Place) 
     for release in place.meant(releases):
         why = "; ".join(place.refusals(release))
         if not why:
-            needs = f"{_device(release.cuda)}, glibc 2.{release.glibc_minor} or newer"
-            chosen = f"{title} {release.version}: {needs}"
-            return ChosenRelease(release=release, reasons=(chosen, *passed))
-        passed.append(f"not {title} {release.version} ({_device(release.cuda)}): {why}")
+            return ChosenRelease(release=release, reasons=(_line(title, release), *passed))
+        passed.append(_line(title, release, why))
     raise PreflightError(
-        f"no release of {title} runs there: {'. '.join(passed)}",
+        f"no release of {title} runs there: {'; '.join(passed)}",
         subject="target",
-        hint="; or ".join(_ways_out(engine, releases, place)),
+        hint="; ".join(_ways_out(engine, releases, place)),
     )
+
+
+def _line(title: str, release: Release, why: str = "") -> str:
+    """Return what is told of a release that is chosen, or of one that is not."""
+    name = f"{title} {release.version}"
+    if why:
+        return f"not {name} ({_device(release.cuda)}): {why}"
+    return f"{name}: {_device(release.cuda)}, glibc 2.{release.glibc_minor} or newer"
 
 
 def _ways_out(engine: Engine, releases: tuple[Release, ...], place: Place) -> Iterator[str]:

@@ -6,13 +6,12 @@ lmdeploy/pytorch/models/module_map.py and lmdeploy/metrics/loggers.py. It runs o
 
 from collections.abc import Iterator, Mapping
 
+from llava_pack.profiles import dialects
 from llava_pack.profiles.loads import LOADS
 from llava_pack.profiles.profile import (
     LOOPBACK,
     QUIET,
-    Dialect,
     Launch,
-    MetricNames,
     Profile,
     interface_of,
 )
@@ -58,17 +57,8 @@ PROFILE = Profile(
     environment=_environment,
     way="loopback",
     ready="/health",
-    dialect=Dialect(placeholders=("<image>", "<IMAGE_TOKEN>")),
-    metrics=MetricNames(
-        steps="lmdeploy:iteration_tokens_total_count",
-        running="lmdeploy:num_requests_running",
-        waiting="lmdeploy:num_requests_waiting",
-        kv_usage="lmdeploy:gpu_cache_usage_perc",
-        prompt_tokens="lmdeploy:prompt_tokens_total",
-        generated_tokens="lmdeploy:generation_tokens_total",
-        first_token_s="lmdeploy:time_to_first_token_seconds",
-        token_gap_s="lmdeploy:iter_token_latency",
-    ),
+    dialect=dialects.LMDEPLOY,
+    metrics=dialects.LMDEPLOY_METRICS,
     needs=LOADS["lmdeploy"].needs,
     term_s=_TERM_S,
 )

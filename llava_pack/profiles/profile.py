@@ -142,6 +142,9 @@ class MetricNames:
         token_gap_s: a histogram.
         prefix_queries: a counter of tokens that were looked up.
         prefix_hits: those that were found.
+        picture_queries: a counter of pictures that were looked up.
+        picture_hits: those that were found.
+        step_tokens: a histogram.
     """
 
     steps: str
@@ -154,6 +157,9 @@ class MetricNames:
     token_gap_s: str = ""
     prefix_queries: str = ""
     prefix_hits: str = ""
+    picture_queries: str = ""
+    picture_hits: str = ""
+    step_tokens: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,18 +169,27 @@ class Dialect:
     Attributes:
         request: fields that every request has beside what was asked for.
         sampling: of our settings those that it has, by our name, with its own field's.
-        grammars: of our kinds of grammar those that it holds answers to.
-        token_ids: whether it tells the ids of an answer's tokens.
-        placeholders: texts of which it makes pictures or special tokens where a person types them;
-            those of a model come beside them.
+        grammars: of our kinds of grammar those that it holds answers to, each with the field that
+            it is given in, its parts between dots.
+        endings: fields that say how a prompt ends: with a turn `opened`, the last one `continued`,
+            or `closed`; one that is absent cannot be asked for.
+        texts: whether it goes on with a text as it is, and has the same settings there.
+        salt: field that keeps apart what is reused; empty where nothing is reused, or nothing
+            keeps it apart.
+        placeholders: texts of which it makes pictures or special tokens where a person types them,
+            that of a picture first; those of a model come beside them.
+        pictures: the kind of file that pictures are sent as; `ppm` is their bytes as they are.
         tokenize: path that tokenizes a conversation; empty where there is none.
     """
 
     request: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, str] = field(default_factory=dict)
-    grammars: frozenset[str] = frozenset()
-    token_ids: bool = False
+    grammars: Mapping[str, str] = field(default_factory=dict)
+    endings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"opened": {}})
+    texts: bool = False
+    salt: str = ""
     placeholders: tuple[str, ...] = ()
+    pictures: Literal["ppm", "png"] = "ppm"
     tokenize: str = ""
 
 

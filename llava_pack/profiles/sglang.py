@@ -8,13 +8,12 @@ metrics.
 import json
 from collections.abc import Iterator, Mapping
 
+from llava_pack.profiles import dialects
 from llava_pack.profiles.loads import LOADS
 from llava_pack.profiles.profile import (
     LOOPBACK,
     QUIET,
-    Dialect,
     Launch,
-    MetricNames,
     Profile,
     interface_of,
 )
@@ -94,17 +93,8 @@ PROFILE = Profile(
     environment=_environment,
     way="loopback",
     ready="/health",
-    dialect=Dialect(placeholders=("<image>",)),
-    metrics=MetricNames(
-        steps="sglang:realtime_tokens_total",
-        running="sglang:num_running_reqs",
-        waiting="sglang:num_queue_reqs",
-        kv_usage="sglang:token_usage",
-        prompt_tokens="sglang:prompt_tokens_total",
-        generated_tokens="sglang:generation_tokens_total",
-        first_token_s="sglang:time_to_first_token_seconds",
-        token_gap_s="sglang:inter_token_latency_seconds",
-    ),
+    dialect=dialects.SGLANG,
+    metrics=dialects.SGLANG_METRICS,
     needs=LOADS["sglang"].needs,
     nodes=True,
     term_s=_TERM_S,

@@ -9,23 +9,17 @@ import json
 from collections.abc import Iterator, Mapping
 
 from llava_pack.format.precision import QUANTIZED
+from llava_pack.profiles import dialects
 from llava_pack.profiles.loads import LOADS
-from llava_pack.profiles.profile import (
-    LOOPBACK,
-    QUIET,
-    Dialect,
-    Launch,
-    MetricNames,
-    Profile,
-    interface_of,
-)
+from llava_pack.profiles.profile import LOOPBACK, QUIET, Launch, Profile, interface_of
 from llava_pack.profiles.releases import RELEASES
 
 _TERM_S = 25.0
 _DRAIN_S = 20
 _BEFORE_DRAIN = "0.11.2"
 """The last of our releases without --shutdown-timeout."""
-_CPU_CACHE_GIB = 4
+_CPU_CACHE_GIB = 2
+"""It is taken at once, whatever is asked."""
 
 
 def _argv(launch: Launch) -> tuple[str, ...]:
@@ -55,13 +49,16 @@ def _options(launch: Launch) -> Iterator[str]:
 def _spread(launch: Launch) -> Iterator[str]:
     """Yield how the model lies on GPUs: within a machine each layer on all of them.
 
-    What was quantized ahead by bitsandbytes is laid one layer after the other everywhere, since it
+    On CPUs each layer is on all machines: between them a pipeline fails in vllm 0.32. What was
+    quantized ahead by bitsandbytes is laid one layer after the other everywhere, since it
     cannot be cut otherwise. Source: vllm-bnb-plugin 0.0.3.
     """
     nodes = 1 if launch.node is None else launch.node.count
     tensor, pipeline = launch.gpus, nodes
     if launch.precision in QUANTIZED:
         tensor, pipeline = 1, launch.gpus * nodes
+    elif launch.device == "cpu":
+        tensor, pipeline = launch.gpus * nodes, 1
     if tensor > 1:
         yield from ("--tensor-parallel-size", str(tensor))
     if pipeline > 1:
@@ -101,24 +98,8 @@ PROFILE = Profile(
     environment=_environment,
     way="unix",
     ready="/health",
-    dialect=Dialect(
-        request={"add_special_tokens": True, "return_token_ids": True},
-        token_ids=True,
-        placeholders=("<image>",),
-        tokenize="/tokenize",
-    ),
-    metrics=MetricNames(
-        steps="vllm:iteration_tokens_total_count",
-        running="vllm:num_requests_running",
-        waiting="vllm:num_requests_waiting",
-        kv_usage="vllm:kv_cache_usage_perc",
-        prompt_tokens="vllm:prompt_tokens_total",
-        generated_tokens="vllm:generation_tokens_total",
-        first_token_s="vllm:time_to_first_token_seconds",
-        token_gap_s="vllm:inter_token_latency_seconds",
-        prefix_queries="vllm:prefix_cache_queries_total",
-        prefix_hits="vllm:prefix_cache_hits_total",
-    ),
+    dialect=dialects.VLLM,
+    metrics=dialects.VLLM_METRICS,
     needs=LOADS["vllm"].needs,
     spreads=("tensor", "pipeline"),
     nodes=True,

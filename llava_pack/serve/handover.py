@@ -59,9 +59,13 @@ def restart(prefix: Path, recipe: str) -> None:
         InstallError: one does not stop, ends at its start, does not get ready, or is not well.
     """
     servers = stop(prefix, recipe)
+    alone = [server for server in servers if not server.spread]
     for server in servers:
+        if server.spread:
+            _say(f"! {server.name} spans machines: it is not started before all have this version")
+    for server in alone:
         _start(prefix, server)
-    if servers:
+    if alone:
         asked = _llava_pack(prefix, "health")
         if asked.returncode > 1:
             said = asked.stdout.strip() or asked.stderr.strip()

@@ -32,6 +32,7 @@ from llava_pack.target import ownership
 from llava_pack.target.serving import claims
 
 UNIT = re.compile(r"llava-pack(-[A-Za-z0-9_-]+)?\.service")
+_SPREAD = frozenset({"--nodes", "--join"})
 _STATE_BYTES = 64 * 1024
 _SYSTEMD_S = 60
 
@@ -60,7 +61,12 @@ class Server:
     @property
     def same(self) -> tuple[tuple[str, ...], str | None]:
         """What it keeps when it is started again."""
-        return self.arguments, self.unit
+        return (self.arguments if self.unit is None else ()), self.unit
+
+    @property
+    def spread(self) -> bool:
+        """Whether other machines hold its model with it, which need the same bundle."""
+        return any(word.partition("=")[0] in _SPREAD for word in self.arguments)
 
     @property
     def ours(self) -> bool:
@@ -100,7 +106,7 @@ def _server(
     uid = user_of(pid)
     facts: dict[str, Any] | None = None
     if unit is not None:
-        facts = {"arguments": (), "folder": "/", "environ": {}}
+        facts = {"arguments": tuple(argv[5:]), "folder": "/", "environ": {}}
     elif uid == os.geteuid():
         facts = _facts(prefix, pid, argv)
     if facts is None or uid is None:

@@ -63,6 +63,10 @@ class RunState:
     """Whether the next start has the same token."""
     reached_as: str = ""
     """How the person's ssh got here, as their laptop told; empty where none did."""
+    follower: Mapping[str, Any] = field(default_factory=dict)
+    """Of which head it is a node, as which, and how far; empty where it serves by itself."""
+    network: str = ""
+    """Of the machines that hold the model together; empty where this one holds it alone."""
     replicas: tuple[str, ...] = ()
     """Addresses of other servers that it asks."""
     asked: Mapping[str, str] = field(default_factory=dict)
@@ -186,6 +190,15 @@ def running(where: Iterable[Path] | None = None) -> tuple[RunState, ...]:
         live = [state for state in states if state is not None]
         found += sorted(live, key=lambda state: state.started, reverse=True)
     return tuple(found)
+
+
+def serving(where: Iterable[Path] | None = None) -> tuple[RunState, ...]:
+    """Return those that answer: not the nodes of another machine's server.
+
+    Args:
+        where: folders to look in; those of `directories()` by default.
+    """
+    return tuple(state for state in running(where) if not state.follower)
 
 
 def _read_live(path: Path) -> RunState | None:

@@ -12,12 +12,13 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava_pack.format.errors import PackError, ServeError, reason_of
 from llava_pack.profiles.profile import Launch
 from llava_pack.serve.engines.client import EngineAddress
+from llava_pack.serve.nodes.others import Alone, Others
 
 _log = logging.getLogger(__name__)
 TERM_S = 5.0
@@ -61,6 +62,8 @@ class EngineCommand:
     launch: Launch | None = None
     """Of an engine of others: what its arguments are made of at each start, see
     `llava_pack.serve.supervision.foreign`."""
+    others: Others = field(default_factory=Alone)
+    """The other machines that hold its model."""
 
     @property
     def program(self) -> ProcessCommand:

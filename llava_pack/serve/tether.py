@@ -80,13 +80,15 @@ class Strand:
 
     def _reaped(self) -> bool:
         """Reap what has ended, and return whether there is anything left."""
+        before = self._child
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if ended[0] == self._child:
                     self._child = 0
                     _tell(os.waitstatus_to_exitcode(ended[1]))
-                    self._end_in_time()
-                    self._send(signal.SIGTERM, signal.SIGCONT)
+            if self._child != before:  # and it left something behind
+                self._end_in_time()
+                self._send(signal.SIGTERM, signal.SIGCONT)
             return True
         return False
 

@@ -23,6 +23,7 @@ HUB_OWNERS = {
     "openai": "CLIP",
     "llava-hf": "Hugging Face's own conversions of LLaVA",
     "microsoft": "LLaVA-Med's authors",
+    "OpenGVLab": "InternVL's authors, and their conversions of it",
     "xtuner": "the authors of XTuner, who trained a LLaVA on Llama 3",
     "lmsys": "Vicuna, on which LLaVA 1.5's adapters were trained",
     "TinyLlama": "TinyLlama's authors; for a small model of one's own",
@@ -41,12 +42,16 @@ MOVING = {
     "llava-hf/llava-v1.6-mistral-7b-hf": "its list of files was seen at a proposed change only",
     "llava-hf/llava-v1.6-vicuna-7b-hf": _NO_WHOLE_COMMIT,
     "microsoft/llava-med-v1.5-mistral-7b": _NO_WHOLE_COMMIT,
+    "OpenGVLab/InternVL2-2B": _NO_WHOLE_COMMIT,
+    "OpenGVLab/InternVL2_5-4B": _NO_WHOLE_COMMIT,
+    "OpenGVLab/InternVL3-8B-hf": _NO_WHOLE_COMMIT,
     "xtuner/llava-llama-3-8b-v1_1-transformers": _NO_WHOLE_COMMIT,
 }
 """Repositories that a shipped recipe takes at a branch; `llava-pack lock` pins them."""
 HOSTS = {
     "www.apache.org": "a licence's text, shown and never fetched",
     "ai.meta.com": "a licence's text, shown and never fetched",
+    "huggingface.co": "a licence's text, shown and never fetched",
     "llama.meta.com": "a licence's text, shown and never fetched",
     "github.com": "a licence's text, shown and never fetched",
     "cyclonedx.org": "the id of a schema, never fetched",
@@ -71,6 +76,7 @@ WELL_KEPT = frozenset(
         "fastapi",
         "gradio",
         "gradio-client",
+        "h11",
         "httpx",
         "huggingface-hub",
         "jinja2",

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,15 @@ from llava_pack.engine.port import EngineInfo
 from llava_pack.format.errors import PackError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.progress import Silent
+from llava_pack.profiles.profile import Node
 from llava_pack.serve.access.audit import AuditPlan
 from llava_pack.serve.access.policy import AccessPolicy
 from llava_pack.serve.access.public_name import public_name
 from llava_pack.serve.aliases import aliases_of
 from llava_pack.serve.care import RESTS_S, Care
 from llava_pack.serve.engines.client import EngineAddress
+from llava_pack.serve.nodes.crew import Crew, CrewPlan
+from llava_pack.serve.nodes.wire import SharedSettings
 from llava_pack.serve.replicas.address import replica_addresses
 from llava_pack.serve.run_state import RunState
 from llava_pack.serve.subprocesses import EngineCommand
@@ -47,6 +50,9 @@ TOKEN = "the-token-of-this-start"
 START_SECRET = "what cookies and the like are derived from"
 KEY = "the-key-of-somebody-else"
 """Accepted too, where `--key` gives it."""
+JOIN_KEY = "the-key-of-these-nodes"
+BUNDLE_ID = "ab" * 32
+"""What all nodes have, unless another one is said."""
 TETHER = b"serve/tether.py"
 
 
@@ -173,7 +179,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for option in ("--allowed-host", "--allow-origin", "--trusted-proxy"):
         parser.add_argument(option, action="append", default=[])
     parser.add_argument("--proof", help="what the model must answer to a picture")
+    parser.add_argument("--nodes", type=int, default=1, help="with the engine of node_engine.py")
+    parser.add_argument("--address", default="", help="of the head, with --nodes")
+    parser.add_argument("--interface", default="", help="of the head, with --nodes")
+    parser.add_argument("--join-port", type=int, default=29500)
     given = parser.parse_args(argv)
+    crew = _crew(given) if given.nodes > 1 else None
     listening = (
         listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", given.port)
     )
@@ -200,7 +211,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = ServePlan(
         listening=listening,
         plans=tuple(_plan(name, given.proof) for name in given.models),
-        command=lambda plan, socket: _command(plan.name, socket, given),
+        command=lambda plan, socket: _command(plan.name, socket, given, crew),
+        crew=crew,
         prover=proof_of,
         care=Care(
             stall_s=given.stall_s,
@@ -280,7 +292,54 @@ def _plan(name: str, proof: str | None) -> EnginePlan:
     )
 
 
-def _command(name: str, socket: Path, given: argparse.Namespace) -> EngineCommand:
+def _crew(given: argparse.Namespace) -> Crew:
+    settings = SharedSettings(
+        precision="fp32", device="cpu", slots=2, context_tokens=None, gpus=None
+    )
+    plan = CrewPlan(
+        listening=listen_on_port(given.address, given.join_port),
+        count=given.nodes,
+        bundle_id=given.bundle_id or BUNDLE_ID,
+        key=JOIN_KEY,
+        port=given.join_port + 1,
+        settings=settings,
+    )
+    return Crew(plan, lambda text: print(text, file=sys.stderr, flush=True))
+
+
+def node_command(name: str, node: Node, socket: Path, engine: str) -> EngineCommand:
+    """Return how one rank of an engine over several nodes is started.
+
+    Args:
+        name: of the model.
+        node: its place.
+        socket: where the first rank listens.
+        engine: more options of node_engine.py.
+    """
+    script = ROOT / "tests" / "support" / "node_engine.py"
+    argv = [sys.executable, str(script), "--rank", str(node.rank), "--count", str(node.count)]
+    argv += ["--head", node.head, "--port", str(node.port), "--socket", str(socket)]
+    return EngineCommand(
+        name=name,
+        argv=(*argv, *shlex.split(engine)),
+        address=EngineAddress(socket=socket),
+        environment={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def _command(
+    name: str, socket: Path, given: argparse.Namespace, crew: Crew | None
+) -> EngineCommand:
+    if crew is not None:
+        node = Node(
+            rank=0,
+            count=given.nodes,
+            head=given.address,
+            port=given.join_port + 1,
+            own=given.address,
+            interface=given.interface,
+        )
+        return replace(node_command(name, node, socket, given.engine), others=crew)
     script = ROOT / "tests" / "support" / "engine.py"
     broken = ("--no-such-option",) if name == "broken" else ()
     argv = [sys.executable, "-X", "faulthandler", str(script), "--socket", str(socket)]

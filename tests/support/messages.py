@@ -30,7 +30,7 @@ _PROMPTS = {"ask_passphrase", "read_passphrase"}
 _LAYERS = {"ok", "warn", "fail", "unknown"}
 _LINES = {
     *("line", "_line", "lines", "_lines", "summary", "_signer", "_reasons"),
-    *("target_needs", "server_needs", "media", "told", "asked"),
+    *("target_needs", "server_needs", "media", "told", "asked", "refusals", "_of_gpu", "_ways_out"),
 }
 """Functions that return lines for people."""
 _MOST_FORMS = 8

@@ -326,6 +326,7 @@ def in_findings(text: str) -> Iterator[str]:
 
 _GOOD = {
     "fence": "Landlock ABI 7 and seccomp",
+    "engine": "vLLM 0.33.0",
     "count": "3", "number": "1.5", "version": "2.7.0", "pids": "1, 2", "reason": "stop",
     "request": "0123456789abcdef", "signal": "SIGKILL", "phase": "loading", "device": "cuda",
     "memory": "memory", "resource": "disk", "recipe": "demo", "model": "llava-v1.5-7b",

@@ -59,7 +59,10 @@ class PackChoices:
     ] = None
     runtime: Annotated[
         Engine | None,
-        typer.Option(help="Runtime on the target: llava-pack's engine, or LLaVA's own code."),
+        typer.Option(
+            help="Runtime on the target: llava-pack's engine, LLaVA's own code, or vLLM, SGLang or "
+            "LMDeploy in an environment of their own, which decides the layout."
+        ),
     ] = None
     layout: Annotated[
         Literal["original", "hf"] | None,

@@ -2,25 +2,19 @@
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llava_pack.cli import console
+from llava_pack.cli.server.asked import program, same_run
+from llava_pack.cli.server.following import announce_node
 from llava_pack.format.errors import PackError, ServeError, reason_of
 from llava_pack.format.exit_codes import ExitCode
+from llava_pack.serve.nodes.standing import RUNNING
 from llava_pack.serve.run_state import RunState, running
-
-if TYPE_CHECKING:
-    from llava_pack.cli.loading import ModelOptions
-    from llava_pack.cli.server.fronting import ReplicaOptions
-    from llava_pack.cli.server.serving import ServerOptions
-    from llava_pack.installation.installed import Installation
 
 _LOOK_EVERY_S = 0.2
 _START_S = 3600.0
@@ -30,27 +24,6 @@ _LAST_LINES = 12
 _TOLD = ("error: ", "hint: ", "known: ")
 """Lines of its error, which is raised here."""
 _OWN = frozenset({"--detach", "--json"})
-_NOT_COMPARED = frozenset({"as_root", "reached_as"})
-_DEVICES = "CUDA_VISIBLE_DEVICES"
-
-
-def asked_for(
-    options: "ModelOptions",
-    server: "ServerOptions",
-    front: "ReplicaOptions",
-    items: "Sequence[Installation]",
-) -> dict[str, str]:
-    """Return what a run is asked for, as texts that are compared with those of another run.
-
-    Args:
-        options: of the models.
-        server: of the server.
-        front: of its replicas.
-        items: the installed models, none where a folder is served.
-    """
-    typed = {**vars(options), **vars(server), **vars(front), "model_path": options.folder}
-    asked = {name: str(value) for name, value in typed.items() if name not in _NOT_COMPARED}
-    return asked | {"models": " ".join(str(one.root) for one in items), _DEVICES: _devices()}
 
 
 def serve_detached(asked: Mapping[str, str], reached_as: str, *, as_json: bool) -> None:
@@ -65,7 +38,7 @@ def serve_detached(asked: Mapping[str, str], reached_as: str, *, as_json: bool) 
         ServeError: the same model is being served otherwise, or the server did not start.
         PackError: the new server's own error.
     """
-    same = _same(asked)
+    same = same_run(asked)
     if same is not None:
         console.say(f"it is already being served, process {same.pid}")
     server = _Child() if same is None else _Found(same.pid)
@@ -73,8 +46,11 @@ def serve_detached(asked: Mapping[str, str], reached_as: str, *, as_json: bool) 
         state = _ready(server)
     except KeyboardInterrupt:
         console.say(f"\nit goes on starting in the background, process {server.pid}")
-        console.say(f"how far it is: {_program()} status; to stop it: {_program()} stop")
+        console.say(f"how far it is: {program()} status; to stop it: {program()} stop")
         raise
+    if state.follower:
+        announce_node(state, as_json=as_json)
+        return
     _announce(state, reached_as, already=same is not None, as_json=as_json)
 
 
@@ -93,7 +69,7 @@ class _Found:
         state = _state(self.pid)
         if state is None:
             raise ServeError(
-                f"the server, process {self.pid}, has stopped", hint=f"{_program()} logs"
+                f"the server, process {self.pid}, has stopped", hint=f"{program()} logs"
             )
         return state
 
@@ -155,51 +131,8 @@ def _error(told: bytes, code: int) -> PackError:
         how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         return ServeError(
             f"the server {how} before it was ready",
-            hint=f"its log: {_program()} logs",
+            hint=f"its log: {program()} logs",
         )
-
-
-def _same(asked: Mapping[str, str]) -> RunState | None:
-    """Return the server that serves what is asked for, None where none serves these models.
-
-    Raises:
-        ServeError: one serves them in another way.
-    """
-    for state in running():
-        known = state.asked
-        if known == asked:
-            return state
-        if _models(known) & _models(asked) and known.get(_DEVICES) == asked[_DEVICES]:
-            raise ServeError(
-                f"process {state.pid} already serves {', '.join(state.models)} with other options: "
-                f"{_difference(known, asked)}",
-                subject="serve --detach",
-                hint=f"{_program()} stop; then run this again",
-            )
-    return None
-
-
-def _models(asked: Mapping[str, str]) -> set[Path]:
-    """Return what is served: a recipe's folder, whatever its generation; or a model's."""
-    if asked.get("model_path") not in {None, "None"}:
-        return {Path(asked["model_path"])}
-    return {Path(root).parent.parent for root in asked.get("models", "").split()}
-
-
-def _difference(known: Mapping[str, str], asked: Mapping[str, str]) -> str:
-    """Return what differs, for people."""
-    told = []
-    for name in sorted({*known, *asked}):
-        before, now = known.get(name, ""), asked.get(name, "")
-        if before != now and name == "models":
-            told.append(f"generations {_numbers(before)}, expected {_numbers(now)}")
-        elif before != now:
-            told.append(f"--{name.replace('_', '-')} {before}, expected {now}")
-    return "; ".join(told)
-
-
-def _numbers(roots: str) -> str:
-    return " ".join("/".join(Path(root).parts[-3::2]) for root in roots.split())
 
 
 def _state(pid: int) -> RunState | None:
@@ -218,6 +151,11 @@ def _ready(server: "_Child | _Found", within_s: float = _START_S) -> RunState:
     until_s = time.monotonic() + within_s
     while time.monotonic() < until_s:
         if (state := server.state()) is not None:
+            if state.follower:
+                if state.follower["detail"] or state.follower["phase"] == RUNNING:
+                    return state
+                time.sleep(_LOOK_EVERY_S)
+                continue
             with probe_of(state) as probe:
                 facts = probe.facts()
             phases = ", ".join(
@@ -235,7 +173,7 @@ def _ready(server: "_Child | _Found", within_s: float = _START_S) -> RunState:
     raise ServeError(
         f"the server, process {server.pid}, is not ready: {told or 'it does not respond'}",
         subject="serve --detach",
-        hint=f"its log: {_program()} logs; to stop it: {_program()} stop",
+        hint=f"its log: {program()} logs; to stop it: {program()} stop",
     )
 
 
@@ -270,28 +208,18 @@ def _announce(state: RunState, reached_as: str, *, already: bool, as_json: bool)
         console.say(f"\n! {ends}")
     else:
         console.say(f"\nIt runs in the background, process {state.pid}, also when you log out.")
-    console.say(f"To stop it: {_program()} stop; its log: {_program()} logs")
+    console.say(f"To stop it: {program()} stop; its log: {program()} logs")
 
 
 def _why_it_ends(pid: int, *, already: bool) -> str:
     """Return why a server ends when its person logs out, and what to do; empty where it stays."""
     from llava_pack.serve.background import ends_with_logout
 
-    program = _program()
+    typed = program()
     if os.getsid(pid) != pid:
-        again = f"{program} stop, then {program} serve --detach"
+        again = f"{typed} stop, then {typed} serve --detach"
         return f"it was started in a terminal, and ends with it; to have it stay: {again}"
     if not already and ends_with_logout():
-        again = f"{program} stop, then {program} service install"
+        again = f"{typed} stop, then {typed} service install"
         return f"systemd ends it when you log out (KillUserProcesses=yes); to have it stay: {again}"
     return ""
-
-
-def _program() -> str:
-    """Return this llava-pack as it is typed."""
-    prefix = os.environ.get("LLAVA_PACK_PREFIX")
-    return f"{shlex.quote(prefix)}/bin/llava-pack" if prefix else "llava-pack"
-
-
-def _devices() -> str:
-    return os.environ.get(_DEVICES, "")

@@ -16,7 +16,7 @@ from llava_pack.format.exit_codes import ExitCode
 from llava_pack.health.report import HealthCode
 from llava_pack.installation.prefix import own_prefix
 from llava_pack.serve.origin import start_command
-from llava_pack.serve.run_state import running
+from llava_pack.serve.run_state import serving
 
 if TYPE_CHECKING:
     from llava_pack.health.report import Finding, Metric, Report
@@ -143,7 +143,7 @@ def _wait(seconds: float) -> "Finding":
     began_s = time.monotonic()
     seen = "no server of this installation is running"
     while True:
-        for server in running():
+        for server in serving():
             with probe_of(server) as probe:
                 facts = probe.facts()
             phases = ", ".join(f"{name} is {model.phase}" for name, model in facts.models.items())

@@ -13,8 +13,10 @@ import typer
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, KeepEnv, Prefix
 from llava_pack.cli.loading import ModelOptions, tell_left_out
-from llava_pack.cli.parameters import expanded
+from llava_pack.cli.parameters import expanded, refuse_options
+from llava_pack.cli.server.following import join_head
 from llava_pack.cli.server.fronting import ReplicaOptions
+from llava_pack.cli.server.nodes import OF_JOIN, NodeOptions, meeting_of, spread_over, tell_nodes
 from llava_pack.cli.server.serving import ServerOptions
 from llava_pack.serve.run_state import RunState, directories
 
@@ -35,6 +37,7 @@ def serve(
     options: ModelOptions,
     server: ServerOptions,
     front: ReplicaOptions,
+    nodes: NodeOptions,
     detach: Annotated[
         bool,
         typer.Option(
@@ -52,8 +55,9 @@ def serve(
     requests finish; press it again to cancel them. An engine that dies or hangs is restarted. With
     --detach it goes on when you log out; run again, it reports the server that is running.
     `llava-pack status`, `logs`, `start`, `swap` and `stop` manage a running server. No network is
-    needed, and none is used. Root may not serve an installed model without --as-root; `llava-pack
-    service install --account NAME` serves it from its own account.
+    needed, and none is used. With --nodes several machines hold one model, if the bundle's engine
+    can do that: it prints what to run on the others. Root may not serve an installed model without
+    --as-root; `llava-pack service install --account NAME` serves it from its own account.
 
     \b
     Examples:
@@ -64,30 +68,42 @@ def serve(
       llava-pack serve --public-url https://llava.corp/vlm --trusted-proxy 127.0.0.1
       llava-pack serve --model-path models/llava-v1.5-7b --load-4bit
       llava-pack serve --replica gpu1:7860 --replica gpu2:7860 --replica-key-file ~/front.key
+      llava-pack serve --nodes 2 --address 10.0.0.1
     """
-    from llava_pack.cli.server.detached import asked_for, serve_detached
+    from llava_pack.cli.server.asked import asked_for
+    from llava_pack.cli.server.detached import serve_detached
+    from llava_pack.cli.server.engines import check_engines
     from llava_pack.cli.server.runtimes import UNFENCED, other_runtime, serve_other
 
+    if nodes.join is not None:
+        names = {str(one.name) for one in ctx.command.params}
+        refuse_options(ctx, names - OF_JOIN, "has no meaning with --join")
     options.check_served()
     if options.model_path is None:
         server.refuse_root()
     alone = front.alone(recipes or [], options)
     items = () if alone else options.installed(recipes or [], prefix)
     tell_left_out()
-    asked = asked_for(options, server, front, items)
+    asked = asked_for(options, items, server, front, nodes)
     if keep_env:
         asked["keep_env"] = " ".join(keep_env)
+    if (meeting := meeting_of(nodes, items, recipes or [])) is not None:
+        tell_nodes(meeting, as_json=as_json)
     if detach:
         serve_detached(asked, server.reached_as, as_json=as_json)
         return
+    if nodes.join is not None:
+        raise typer.Exit(join_head(nodes, options, items, asked))
     if items and (other := other_runtime(items)) is not None:
         raise typer.Exit(serve_other(ctx, other, options.load, server.fence_mode, asked))
     plans = [] if alone else options.plans(items)
-    server.need_extra(plans)
+    check_engines(plans, server.fence_mode)
     from llava_pack.serve.supervision.supervisor import run
 
     bundle_id = items[0].bundle_id if items else None
     plan = serve_plan(plans, bundle_id, server, front, asked)
+    if meeting is not None:
+        plan = spread_over(plan, meeting)
     if not server.token:
         console.say(f"! no token: every account on {platform.node()} can use this server")
     if not server.fence:
@@ -112,18 +128,15 @@ def serve_plan(
 
     Raises:
         UsageError: a name of a model cannot be given.
-        ServeError: a fence is required that an engine does not have.
         PackError: a file of keys, the address or the port cannot be had, or a replica is none.
     """
     from llava_pack.cli.server.proof import proof_of
     from llava_pack.serve.aliases import aliases_of
     from llava_pack.serve.logfile import log_path
-    from llava_pack.serve.supervision.plans import check_fence, engine_command
+    from llava_pack.serve.supervision.plans import engine_command
     from llava_pack.serve.supervision.supervisor import ServePlan
     from llava_pack.serve.supervision.systemd import Notifier
 
-    for one in plans:
-        check_fence(one, server.fence_mode)
     directory = directories()[0]
     allowed = server.credentials(directory)
     audit = server.audit(directory)

@@ -1,16 +1,14 @@
 """The options of `serve` that are about the server and not about its models."""
 
 import os
-import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llava_pack.cli import console
-from llava_pack.format.errors import ServeError, UsageError
+from llava_pack.format.errors import UsageError
 from llava_pack.serve.access.audit import KEEP, MAX_MB, AuditPlan, audit_path, destination
 from llava_pack.serve.access.public_name import ANY_ORIGIN, UNIX, PublicName, public_name
 from llava_pack.serve.care import QUEUE, Care
@@ -18,12 +16,10 @@ from llava_pack.serve.liveness import STALL_S
 from llava_pack.serve.way_in import way_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from socket import socket as socket_type
 
     from llava_pack.engine.fence.value import FenceMode
     from llava_pack.serve.access.credentials import ServeCredentials
-    from llava_pack.serve.supervision.plans import EnginePlan
 
 LOOPBACK = "127.0.0.1"
 
@@ -278,27 +274,3 @@ class ServerOptions:
                 "account; in a container where everything runs as root: llava-pack serve --as-root",
             )
         console.say("! serving as root: an attacker who breaks into the server would be root")
-
-    def need_extra(self, plans: "Sequence[EnginePlan]") -> None:
-        """Refuse to serve where a package for it is missing.
-
-        Args:
-            plans: what is to be served; an engine in another environment has its own packages.
-
-        Raises:
-            ServeError: the names of those that are.
-        """
-        own = any(_is_of_this_environment(plan) for plan in plans)
-        packages = ["fastapi", "uvicorn", *(["torch", "transformers"] if own else [])]
-        if missing := [name for name in packages if find_spec(name) is None]:
-            raise ServeError(
-                f"this installation has no {', '.join(missing)}, which serving needs",
-                hint='in a clone of llava-pack: uv tool install --force ".[serve]"; what was '
-                "installed with another engine serves the model of its bundle alone",
-            )
-
-
-def _is_of_this_environment(plan: "EnginePlan") -> bool:
-    """Return whether llava-pack's engine serves a plan with the packages that are here."""
-    own = plan.engine == "transformers"
-    return own and plan.python.parent.parent.resolve() == Path(sys.prefix).resolve()

@@ -9,7 +9,8 @@ from llava_pack.cli.language import translated
 from llava_pack.client.discovery import chosen_server, http
 from llava_pack.format.errors import reason_of
 from llava_pack.installation.unit import astray
-from llava_pack.serve.run_state import RunState, running
+from llava_pack.serve.nodes.standing import RUNNING, node_line
+from llava_pack.serve.run_state import RunState, running, serving
 
 _OWN = "llava-pack"
 
@@ -26,11 +27,17 @@ def status(as_json: AsJson = False) -> None:
     """
     for unit, program in astray():
         console.say(f"! {unit} starts {program}, which is not there: llava-pack service install")
-    chosen_server()
-    told = [facts_of(server) for server in running()]
+    chosen_server(nodes=True)
+    told = [facts_of(server) for server in serving()]
+    nodes = [state for state in running() if state.follower]
     if as_json:
-        console.document("status", {"servers": told})
+        facts = [{"pid": one.pid, "log": one.log, **one.follower} for one in nodes]
+        console.document("status", {"servers": told, "nodes": facts})
         return
+    for state in nodes:
+        mark = console.mark("ok") if state.follower["phase"] == RUNNING else "!"
+        console.data(f"{mark} {node_line(state)}")
+        console.data(f"  process {state.pid}, log: {state.log}")
     for server in told:
         up = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(server["started"]))
         console.data(f"{server['where']}  process {server['pid']}, since {up}")

@@ -71,14 +71,15 @@ def stop(
     if replica is not None:
         _drain(replica, as_json=as_json)
         return
-    server = chosen_server(model)
+    server = chosen_server(model, nodes=model is None)
     if model is not None:
         left = ordered(server, console.say, do="stop", model=model)["models"]
         console.say(f"{console.mark('ok')} {model} is stopped; served: {', '.join(left)}")
     else:
         left = []
         _end(server, force=force)
-        console.say(f"{console.mark('ok')} the server, process {server.pid}, has stopped")
+        which = "the node" if server.follower else "the server"
+        console.say(f"{console.mark('ok')} {which}, process {server.pid}, has stopped")
         for other in running():
             console.say(f"still running: {', '.join(other.models)}, process {other.pid}")
     if as_json:

@@ -10,6 +10,7 @@ from llava_pack.cli.loading import ModelOptions
 from llava_pack.cli.parameters import expanded
 from llava_pack.cli.server.start import Recipe, one_plan, tell_served
 from llava_pack.client.discovery import chosen_server, ordered
+from llava_pack.format.errors import UsageError
 
 
 @expanded
@@ -35,6 +36,12 @@ def swap(
     from llava_pack.serve.supervision.control import plan_fields
 
     server = chosen_server(model)
+    if server.network:
+        raise UsageError(
+            "several machines hold it, and a model that takes its place would be on this one alone",
+            subject=model,
+            hint="llava-pack stop; then llava-pack serve --nodes",
+        )
     order = plan_fields(plan)
     served = ordered(server, console.say, do="swap", model=model, plan=order)["models"]
     tell_served("swap", plan.name, served, as_json=as_json)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llava_pack.engine.measures import Trace
+from llava_pack.engine.measures import Trace, token_digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ def trace(
         tiles: (tiles, 3, height, width) of the question's picture, None without one.
     """
     if tiles is None:
-        return Trace(prompt=_digest(prompt), words=_digest(words))
+        return Trace(prompt=token_digest(prompt), words=token_digest(words))
     heard: dict[str, torch.Tensor] = {}
     projector = network.model.multi_modal_projector
     with _listening(projector, heard), torch.inference_mode():
@@ -49,8 +49,8 @@ def trace(
             vision_feature_select_strategy=network.config.vision_feature_select_strategy,
         )
     return Trace(
-        prompt=_digest(prompt),
-        words=_digest(words),
+        prompt=token_digest(prompt),
+        words=token_digest(words),
         pixels=hashlib.sha256(tiles.tobytes()).hexdigest(),
         tower=fingerprint(heard["tower"]),
         projector=fingerprint(heard["projector"]),
@@ -89,10 +89,6 @@ def _listening(projector: Any, heard: dict[str, torch.Tensor]) -> Iterator[None]
         yield
     finally:
         handle.remove()
-
-
-def _digest(ids: Sequence[int]) -> str:
-    return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()
 
 
 def made_on(device: str) -> str:

@@ -5,20 +5,15 @@ stays so. It is no function of the token: whoever has the token must not know ot
 """
 
 import json
-import os
 import platform
 import secrets
-import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from llava_pack.format import files
-from llava_pack.format.errors import SpaceError, UsageError, reason_of
-from llava_pack.target import ownership
+from llava_pack.serve.access.private_file import PrivateFile
 
 TOKEN_BYTES = 32
-_MAX_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +41,14 @@ def kept_token(path: Path) -> KeptToken:
         SpaceError: the disk is full.
         PreflightError: the file is another account's.
     """
-    try:
-        descriptor = ownership.opened(path, os.O_RDONLY)
-    except FileNotFoundError:
+    file = _file(path)
+    if (data := file.read()) is None:
         return renewed_token(path)
-    except OSError as error:
-        raise _unusable(path, reason_of(error)) from error
-    with os.fdopen(descriptor, "rb") as file:
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
-            raise _unusable(path, "it is open to other accounts, expected mode 0600")
-        data = file.read(_MAX_BYTES)
     with suppress(ValueError, TypeError):
         kept = KeptToken(**json.loads(data))
         if all(isinstance(one, str) and len(one) >= TOKEN_BYTES for one in asdict(kept).values()):
             return kept
-    raise _unusable(path, "it is damaged")
+    raise file.unusable("it is damaged")
 
 
 def renewed_token(path: Path) -> KeptToken:
@@ -71,19 +59,11 @@ def renewed_token(path: Path) -> KeptToken:
         SpaceError: the disk is full; the token before is kept.
     """
     kept = KeptToken()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.write(path, json.dumps(asdict(kept)).encode() + b"\n", 0o600)
-    except OSError as error:
-        if error.errno in files.FULL:
-            raise SpaceError(f"no token is kept: {reason_of(error)}", subject=str(path)) from error
-        raise _unusable(path, reason_of(error)) from error
+    _file(path).write(json.dumps(asdict(kept)).encode() + b"\n")
     return kept
 
 
-def _unusable(path: Path, why: str) -> UsageError:
-    return UsageError(
-        f"the kept token cannot be used: {why}",
-        subject=str(path),
-        hint="llava-pack keys renew-token makes another one",
+def _file(path: Path) -> PrivateFile:
+    return PrivateFile(
+        path=path, title="token", hint="llava-pack keys renew-token makes another one"
     )

@@ -1,7 +1,9 @@
 """What is asked of an engine over a connection, whatever the engine is: one protocol."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -107,10 +109,30 @@ async def connect(address: EngineAddress) -> EngineConnection:
     Raises:
         ServeError: nobody listens there, or it speaks otherwise.
     """
-    from llava_pack.engine.process.client import EngineClient
+    from llava_pack.runtimes import RUNTIMES
 
     if address.replica:
         from llava_pack.serve.replicas.dialling import connected
 
         return await connected(address.socket, address.key)
-    return await EngineClient.connect(address.socket)
+    profile = RUNTIMES[address.engine].profile
+    if profile is None:
+        from llava_pack.engine.process.client import EngineClient
+
+        return await EngineClient.connect(address.socket)
+    from llava_pack.serve.engines.http_exchange import HttpEndpoint
+    from llava_pack.serve.engines.openai import OpenAiConnection
+    from llava_pack.serve.engines.openai_facts import EngineFacts
+
+    opener = partial(asyncio.open_unix_connection, address.socket)
+    endpoint = HttpEndpoint(opener, address.key)
+    await endpoint.meet()
+    facts = EngineFacts(
+        endpoint,
+        profile.dialect,
+        metrics=profile.metrics,
+        ready_path=profile.ready,
+        info=address.info,
+        tokens=address.tokens,
+    )
+    return OpenAiConnection(facts)

@@ -49,6 +49,7 @@ _NEWER: Mapping[str, Any] = {
     "tokenizer_dir": None,
     "tokens": [],
     "pictures": Limits().count,
+    "node": None,
 }
 """Fields that servers of earlier versions do not know, and what they do without them."""
 _PATHS = ("model_dir", "vision_tower", "model_base", "python", "tokenizer_dir")

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -89,7 +90,7 @@ class EngineLife(ProcessLife):
                     raise
 
     async def _live_once(self) -> None:
-        async with begun(self._command) as program:
+        async with self._with_others(), begun(self._command) as program:
             process = await start(program, "the engine")
             await self._live_with(process, self._live(process), self._hear)
 
@@ -107,6 +108,41 @@ class EngineLife(ProcessLife):
         finally:
             self._pulse.end()
             await client.close()
+
+    @asynccontextmanager
+    async def _with_others(self) -> AsyncIterator[None]:
+        """Have the other machines that hold the model hold it while the block runs.
+
+        Raises:
+            ServeError: it is not wanted any more, before they were there.
+            PackError: what the block raised, with what one of them told.
+        """
+        others = self._command.others
+        while missing := others.missing:
+            if self._over:
+                raise ServeError("it was stopped", subject=self._command.name)
+            self._observer.status(Status(phase="starting", detail=missing))
+            await asyncio.sleep(_CONNECT_EVERY_S)
+        self._observer.status(Status(phase="starting"))
+        others.begin()
+        try:
+            yield
+        except PackError as error:
+            if others.lost in error.message:
+                raise
+            why = f"{error.message}; {others.lost}"
+            raise type(error)(why, subject=error.subject, hint=error.hint) from error
+        finally:
+            others.dismiss()
+
+    def _check_others(self) -> None:
+        """See whether the other machines still hold their part.
+
+        Raises:
+            ServeError: one does not.
+        """
+        if lost := self._command.others.lost:
+            raise ServeError(lost, subject=self._command.name)
 
     async def _connect(self, process: Process) -> EngineConnection:
         while True:
@@ -143,6 +179,7 @@ class EngineLife(ProcessLife):
 
     async def _look(self, process: Process, client: EngineConnection | None = None) -> None:
         """See whether an engine that is not ready yet moves; one that hangs is ended."""
+        self._check_others()
         if client is not None and await _counters(client) is not None:
             self._heart.heard()
         self._heart.look()
@@ -171,6 +208,7 @@ class EngineLife(ProcessLife):
 
     async def _observe(self, client: EngineConnection, process: Process) -> None:
         """Take its signs of life; an engine that has stalled says where, and is ended."""
+        self._check_others()
         if (stats := await _counters(client)) is not None:
             self._pulse.hear(stats)
         vitals = self._pulse.vitals

@@ -16,13 +16,16 @@ _MAX_SOCKET_PATH_BYTES = 107  # Source: unix(7), sun_path
 _UNSEEN = "a process of another account"
 
 
-def listen_on_port(host: str, port: int, servers: tuple[RunState, ...] = ()) -> socket.socket:
+def listen_on_port(
+    host: str, port: int, servers: tuple[RunState, ...] = (), *, option: str = "--port"
+) -> socket.socket:
     """Return a listening socket.
 
     Args:
         host: an address or name of this machine.
         port: 0 takes a free one.
         servers: those that run here, to say which of them holds the port.
+        option: that the port was typed for.
 
     Raises:
         UsageError: the address is none of this machine's.
@@ -37,7 +40,7 @@ def listen_on_port(host: str, port: int, servers: tuple[RunState, ...] = ()) -> 
         listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
-        raise _bind_error(host, port, error, servers) from error
+        raise _bind_error(host, port, error, servers, option) from error
     return listening
 
 
@@ -97,7 +100,7 @@ def _make_room(path: Path) -> None:
 
 
 def _bind_error(
-    host: str, port: int, error: OSError, servers: tuple[RunState, ...]
+    host: str, port: int, error: OSError, servers: tuple[RunState, ...], option: str
 ) -> ServeError | UsageError:
     if error.errno == errno.EADDRINUSE:
         holder = holder_of(port, servers) or _UNSEEN
@@ -105,7 +108,7 @@ def _bind_error(
         return ServeError(
             f"port {port} is taken by {holder}",
             subject=host,
-            hint=f"stop it, or serve on another port: --port {another}",
+            hint=f"stop it, or use another port: {option} {another}",
         )
     if error.errno in {errno.EADDRNOTAVAIL, None} or isinstance(error, socket.gaierror):
         return UsageError("not an address of this machine", subject=f"--host {host}")

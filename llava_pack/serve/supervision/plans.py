@@ -18,7 +18,7 @@ from llava_pack.format.errors import ServeError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.format.manifest import Engine, Manifest
 from llava_pack.profiles.launcher import KEY_VARIABLE
-from llava_pack.profiles.profile import Launch, Profile
+from llava_pack.profiles.profile import Launch, Node, Profile
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.subprocesses import EngineCommand
@@ -75,6 +75,8 @@ class EnginePlan:
     picture_mode: PictureMode = DEFAULT_PICTURE_MODE
     known_answers: tuple[KnownAnswer, ...] = ()
     """What it must answer before it counts as ready."""
+    node: Node | None = None
+    """Its place among several machines, None for alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +166,11 @@ def check_fence(plan: EnginePlan, fence: FenceMode) -> None:
 
 
 def engine_command(
-    plan: EnginePlan, socket: Path, *, fence: FenceMode = "on", pycache: str | None = None
+    plan: EnginePlan,
+    socket: Path,
+    *,
+    fence: FenceMode = "on",
+    pycache: str | None = None,
 ) -> EngineCommand:
     """Return how the plan's process is started.
 
@@ -216,7 +222,7 @@ def _foreign_command(
     """Return how an engine of others is started; its arguments are made at each start."""
     key = secrets.token_urlsafe(_KEY_BYTES) if profile.keys else ""
     launch = Launch(
-        version=plan.version,
+        version=plan.version.partition("+")[0],
         python=plan.python,
         model_dir=plan.model_dir,
         tokenizer_dir=plan.tokenizer_dir,
@@ -230,6 +236,7 @@ def _foreign_command(
         gpus=plan.gpus or 1,
         socket=socket if profile.way == "unix" else None,
         folder=socket.with_suffix(""),
+        node=plan.node,
     )
     info = EngineInfo(
         model=plan.name,

@@ -26,6 +26,7 @@ from llava_pack.serve.aliases import Aliases
 from llava_pack.serve.care import Care
 from llava_pack.serve.feed import Start
 from llava_pack.serve.logfile import kept
+from llava_pack.serve.nodes.crew import Crew
 from llava_pack.serve.port import Status
 from llava_pack.serve.run_state import Publication, RunState, publish
 from llava_pack.serve.subprocesses import EngineCommand
@@ -71,6 +72,8 @@ class ServePlan:
     """Where they are told."""
     web: bool
     """Whether the page is served."""
+    crew: Crew | None = None
+    """The other machines that hold the model; None for none."""
     picture_root: Path | None = None
     """The folder below which pictures may be named by file:// URLs, resolved; None allows none."""
     aliases: Aliases = field(default_factory=dict)
@@ -153,7 +156,8 @@ class _Run:
             lambda: self._changed(publication, state),
         )
         try:
-            async with control.serve(self._scratch.control):
+            crew = self._plan.crew.serve() if self._plan.crew else contextlib.nullcontext()
+            async with crew, control.serve(self._scratch.control):
                 await self._serve(tasks[-1], announce)
         finally:
             publication.withdraw()

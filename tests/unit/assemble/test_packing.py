@@ -114,7 +114,7 @@ def test_an_engine_of_the_field_gets_the_layout_that_it_prefers_and_one_model(en
 @pytest.mark.parametrize(
     ("engine", "asked", "said"),
     [
-        ("vllm", {"wanted": "original"}, r"vLLM reads the transformers-native layout \(hf\)"),
+        ("vllm", {"wanted": "original"}, r"vLLM loads is the transformers-native layout \(hf\)"),
         ("vllm", {"precision": "int8"}, "quantized ahead but nf4"),
         ("sglang", {"precision": "nf4"}, "quantized ahead"),
         ("lmdeploy", {"precision": "nf4"}, "quantized ahead"),

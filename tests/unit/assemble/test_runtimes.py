@@ -5,9 +5,9 @@ from typing import get_args
 import pytest
 
 from llava_pack.assemble.packing import Packing, choose_packing
+from llava_pack.assemble.planning import old_glibc_fix
 from llava_pack.assemble.runtimes import (
     PACKED,
-    old_glibc_fix,
     upstream_requirements,
     upstream_torch,
     with_runtime,
@@ -84,7 +84,7 @@ def test_a_name_that_its_code_would_misread_is_10(name):
 
 @pytest.mark.parametrize("asked", [{"wanted": "hf"}, {"precision": "nf4"}])
 def test_another_layout_is_2(asked):
-    with pytest.raises(UsageError, match=r"reads the original layout|quantized ahead"):
+    with pytest.raises(UsageError, match=r"loads is the original layout|quantized ahead"):
         choose_packing(recipe("llava-v1.5-7b"), **asked)
 
 

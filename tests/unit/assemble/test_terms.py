@@ -7,7 +7,7 @@ from llava_pack.format.errors import AccessError, UsageError
 from llava_pack.recipe import find_recipe, read_recipe, recipe_names
 
 LLAMA = "Llama-2-Community"
-OPEN = ("Apache-2.0",)
+OPEN = ("Apache-2.0", "MIT")
 
 
 @pytest.fixture(scope="module")

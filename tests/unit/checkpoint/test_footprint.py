@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from llava_pack.checkpoint.footprint import (
+    Parameters,
     cache_bytes_per_token,
     count_parameters,
     footprint,
@@ -70,7 +71,8 @@ def test_weights_of_the_published_models(config, fp16, int8, nf4, cache_kib):
 
 
 def test_a_7b_in_4_bits_fits_where_its_authors_say():
-    memory = memory_bytes(VICUNA_7B, CLIP_L, context_tokens=4096, slots=1)
+    counted = count_parameters(VICUNA_7B, CLIP_L)
+    memory = memory_bytes(counted, VICUNA_7B, context_tokens=4096, slots=1)
     assert list(memory) == list(PRECISIONS)
     assert memory["nf4"] < 8e9 * 1.05 < memory["int8"] < memory["fp16"] < memory["fp32"]
 
@@ -110,9 +112,8 @@ def test_the_tiles_of_one_picture_are_worked_on():
 
 def test_more_slots_and_tokens_take_more():
     def total(**options):
-        return memory_bytes(
-            VICUNA_7B, CLIP_L, **{"context_tokens": 2048, "slots": 1, **options}
-        )["nf4"]  # fmt: skip
+        wish = {"context_tokens": 2048, "slots": 1, **options}
+        return memory_bytes(count_parameters(VICUNA_7B, CLIP_L), VICUNA_7B, **wish)["nf4"]
 
     assert total() < total(slots=2) < total(slots=8)
     assert total() < total(context_tokens=4096)
@@ -120,10 +121,8 @@ def test_more_slots_and_tokens_take_more():
 
 
 def test_a_config_without_sizes():
+    lacking = {k: v for k, v in VICUNA_7B.items() if k != "vocab_size"}
     with pytest.raises(CheckpointError, match="vocab_size"):
-        memory_bytes(
-            {k: v for k, v in VICUNA_7B.items() if k != "vocab_size"},
-            CLIP_L,
-            context_tokens=1,
-            slots=1,
-        )
+        count_parameters(lacking, CLIP_L)
+    with pytest.raises(CheckpointError, match="vocab_size"):
+        memory_bytes(Parameters(stored_bytes=1), lacking, context_tokens=1, slots=1)

@@ -121,7 +121,7 @@ def test_a_config_without_sizes_still_tells_the_rest(folder):
 def test_who_can_serve_it_is_said(folder, tmp_path):
     assert summarise(folder)["served_by"] == ["transformers", "upstream"]
     converted = make_converted(tmp_path / "llava-v1.5-tiny-hf")
-    assert summarise(converted)["served_by"] == ["transformers"]
+    assert summarise(converted)["served_by"] == ["transformers", "vllm", "sglang", "lmdeploy"]
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "mm_projector_type": "resampler"}))
     assert summarise(folder)["served_by"] == []

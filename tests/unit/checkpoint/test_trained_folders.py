@@ -119,7 +119,7 @@ def test_a_web_page_in_place_of_json(tmp_path):
         ({}, ["quantize_config.json"], "quantize_config.json: quantized by AutoAWQ or AutoGPTQ"),
         *(
             ({"quantization_config": {"quant_method": method}}, [], f"quantized by '{method}', exp")
-            for method in ("awq", "gptq", "compressed-tensors", "fp8", "hqq")
+            for method in ("hqq", "aqlm")
         ),
         (
             {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_storage": "bfloat16"}},

@@ -32,6 +32,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "head of two": {"node": HEAD, "gpus": 2},
     "second of two": {"node": replace(HEAD, rank=1, own="10.0.0.2")},
     "CPU": {"device": "cpu"},
+    "second CPU of two": {"device": "cpu", "node": replace(HEAD, rank=1, own="10.0.0.2")},
     "original layout": {
         "tokenizer_dir": Path("/srv/model/tokenizer"),
         "architecture": "LlavaLlamaForCausalLM",

@@ -16,6 +16,7 @@ from llava_pack.checkpoint.weight_set import find_weights
 from llava_pack.convert.native_config import native_config
 from llava_pack.convert.native_form import native_form
 from llava_pack.recipe import Recipe, find_recipe, known_recipes, read_recipe, recipe_names
+from tests.unit.recipes.others import OTHERS
 from tests.unit.recipes.recorded import (
     CLIP_BASE_32,
     CLIP_LARGE_336,
@@ -30,7 +31,7 @@ from tests.unit.recipes.recorded import (
     WEIGHT_BYTES,
 )
 
-NAMES = tuple(name for name in recipe_names() if name != "demo")
+NAMES = tuple(name for name in recipe_names() if name not in {"demo", *OTHERS})
 RECIPES = {name: read_recipe(find_recipe(name)).value for name in NAMES}
 TOKENS = {"<image>": 32000, "<pad>": 32001}
 
@@ -155,7 +156,8 @@ def test_the_engine_can_be_made_of_a_conversion(name):
     preprocessor = SIGLIP_PREPROCESSOR if siglip else PREPROCESSORS[336]
     original = as_original(config, preprocessor)
     assert engine_defects(original, {"vision_config": tower}, preprocessor) == []
-    assert memory_bytes(original, {"vision_config": tower}, context_tokens=4096, slots=1)["nf4"]
+    counted = count_parameters(original, {"vision_config": tower})
+    assert memory_bytes(counted, original, context_tokens=4096, slots=1)["nf4"]
 
 
 @pytest.mark.parametrize("name", PUBLISHED_GB)
@@ -214,7 +216,8 @@ def test_the_sizes_that_are_listed_are_those_of_the_configuration(name):
         shapes |= tower_shapes(tower) if config["unfreeze_mm_vision_tower"] else {}
         fetch = sum(math.prod(shape) * 2 for shape in shapes.values())
         fetch += TOWER_FETCH_BYTES[recipe.vision_tower.name] + adapter
-    memory = memory_bytes(config, tower, context_tokens=recipe.serving.context_tokens, slots=1)
+    counted, context = count_parameters(config, tower), recipe.serving.context_tokens
+    memory = memory_bytes(counted, config, context_tokens=context, slots=1)
     [known] = [one for one in known_recipes() if one.name == name]
     assert known.sizes.fetch_bytes == pytest.approx(fetch, abs=6e7)
     assert known.sizes.nf4_bytes == pytest.approx(memory["nf4"] + adapter, abs=6e7)

@@ -1,0 +1,68 @@
+"""A secret that outlives a start: one file of this account's, of mode 0600."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from llava_pack.format import files
+from llava_pack.format.errors import SpaceError, UsageError, reason_of
+from llava_pack.target import ownership
+
+_MAX_BYTES = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateFile:
+    """Where a secret is kept.
+
+    Attributes:
+        path: of the file.
+        title: of the secret, for errors.
+        hint: how to have another.
+    """
+
+    path: Path
+    title: str
+    hint: str
+
+    def read(self) -> bytes | None:
+        """Return what is kept, None where nothing is.
+
+        Raises:
+            UsageError: the file cannot be read, or is open to others.
+            PreflightError: the file is another account's.
+        """
+        try:
+            descriptor = ownership.opened(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.unusable(reason_of(error)) from error
+        with os.fdopen(descriptor, "rb") as file:
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+                raise self.unusable("it is open to other accounts, expected mode 0600")
+            return file.read(_MAX_BYTES)
+
+    def write(self, data: bytes) -> None:
+        """Keep something else.
+
+        Raises:
+            UsageError: the file cannot be written.
+            SpaceError: the disk is full; what was kept before still is.
+        """
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.write(self.path, data, 0o600)
+        except OSError as error:
+            if error.errno in files.FULL:
+                raise SpaceError(
+                    f"no {self.title} is kept: {reason_of(error)}", subject=str(self.path)
+                ) from error
+            raise self.unusable(reason_of(error)) from error
+
+    def unusable(self, why: str) -> UsageError:
+        """Return the error for a file that is no use."""
+        return UsageError(
+            f"the kept {self.title} cannot be used: {why}", subject=str(self.path), hint=self.hint
+        )
