@@ -76,12 +76,15 @@ class HttpEndpoint:
         opener: of connections.
         key: what it is shown, empty for nothing.
         silent_s: how long it may say nothing while an answer is waited for.
+        host: by what name it is asked.
     """
 
-    def __init__(self, opener: Opener, key: str = "", silent_s: float = 600.0) -> None:
+    def __init__(
+        self, opener: Opener, key: str = "", silent_s: float = 600.0, host: str = "engine"
+    ) -> None:
         self._opener = opener
         self._silent_s = silent_s
-        self._headers = [(b"Host", b"engine"), (b"Accept-Encoding", b"identity")]
+        self._headers = [(b"Host", host.encode()), (b"Accept-Encoding", b"identity")]
         if key:
             self._headers.append((b"Authorization", f"Bearer {key}".encode()))
         self._kept: list[_KeptLine] = []
