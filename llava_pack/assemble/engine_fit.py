@@ -6,6 +6,7 @@ from llava_pack.assemble.floors import Configs
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.sources import Identified
+from llava_pack.checkpoint.kind import WHOLE
 from llava_pack.checkpoint.layout import Layout
 from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.convert.native_form import native_form
@@ -24,14 +25,16 @@ def check_loads(
     configs: Configs,
     layouts: Mapping[str, Layout],
 ) -> None:
-    """Refuse a model that the recipe's engine does not load as it will be packed.
+    """Refuse a model of several parts that the recipe's engine does not load as it will be packed.
+
+    Of one that is a folder alone, `PackedRuntime.whole_defects` says it.
 
     Raises:
         CheckpointError: its architecture is none of the engine's, or it was quantized ahead in a
             way that it does not read.
     """
     runtime = packed_for(recipe)
-    if runtime.profile is None:
+    if runtime.profile is None or identified["model"].kind in WHOLE:
         return
     subject = str(identified["model"].pinned)
     if packing.converted:

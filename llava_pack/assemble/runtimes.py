@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from llava_pack.assemble.requirements import gateway_requirements, target_requirements
 from llava_pack.checkpoint.defects import Defect
-from llava_pack.checkpoint.elsewhere import Loads, native_defects, own_defects
+from llava_pack.checkpoint.elsewhere import native_defects, own_defects
 from llava_pack.checkpoint.kind import Kind
 from llava_pack.checkpoint.servable import Config, engine_defects, upstream_defects
 from llava_pack.format.errors import PackError, RecipeError, UsageError
@@ -18,6 +18,7 @@ from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import QUANTIZED
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.torch_build import Cuda, TorchChoice
+from llava_pack.profiles.loads import LOADS, Loads
 from llava_pack.profiles.profile import Layout, Profile
 from llava_pack.recipe import Recipe
 from llava_pack.runtimes import RUNTIMES
@@ -232,6 +233,7 @@ def _of_the_field(engine: Engine, profile: Profile) -> PackedRuntime:
         layouts=profile.layouts,
         quantized=frozenset(QUANTIZED) & profile.precisions.keys(),
         merges=True,
+        loads=LOADS[engine],
     )
 
 

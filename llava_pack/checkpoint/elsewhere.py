@@ -1,11 +1,9 @@
 """Which runtimes beside llava-pack's own can load a model in transformers' own layout. Pure.
 
-Asked of config.json alone. What each loads is what its own table of classes says; of those, LLaVA
-1.5, LLaVA 1.6 and InternVL in this layout were run on vLLM 0.32 and answered as here.
+Asked of config.json alone.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from llava_pack.checkpoint.defects import Defect, shown
@@ -13,69 +11,12 @@ from llava_pack.checkpoint.internvl import internvl_defects
 from llava_pack.checkpoint.kind import STORED, WHOLE, Kind
 from llava_pack.checkpoint.native import class_of
 from llava_pack.checkpoint.quantized import foreign_method
+from llava_pack.profiles.loads import LOADS, Loads
 
 Config = Mapping[str, Any]
 _BITS = "bitsandbytes"
 _ANOTHER = "take a model of one of those classes, or another runtime: llava-pack inspect names them"
 _UNQUANTIZED = "take the unquantized checkpoint, or another runtime: llava-pack inspect names them"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loads:
-    """What a runtime that is not llava-pack's loads of transformers' own layout.
-
-    Attributes:
-        architectures: classes, as config.json names them.
-        methods: by which weights were quantized ahead.
-    """
-
-    architectures: frozenset[str]
-    methods: frozenset[str] = frozenset()
-
-
-_EVERYWHERE = frozenset(
-    {
-        "Gemma3ForConditionalGeneration",
-        "Glm4vForConditionalGeneration",
-        "LlavaForConditionalGeneration",
-        "Qwen2VLForConditionalGeneration",
-        "Qwen2_5_VLForConditionalGeneration",
-        "Qwen3VLForConditionalGeneration",
-        "Qwen3VLMoeForConditionalGeneration",
-    }
-)
-ELSEWHERE: Mapping[str, Loads] = {
-    "vllm": Loads(
-        architectures=_EVERYWHERE
-        | {
-            "Idefics3ForConditionalGeneration",
-            "InternVLForConditionalGeneration",
-            "LlavaNextForConditionalGeneration",
-            "LlavaOnevisionForConditionalGeneration",
-            "Mistral3ForConditionalGeneration",
-            "PaliGemmaForConditionalGeneration",
-            "SmolVLMForConditionalGeneration",
-        },
-        methods=frozenset({"awq", "bitsandbytes", "compressed-tensors", "fp8", "gptq"}),
-    ),
-    "sglang": Loads(
-        architectures=_EVERYWHERE
-        | {"MllamaForConditionalGeneration", "Mistral3ForConditionalGeneration"},
-        methods=frozenset({"awq", "compressed-tensors", "fp8", "gptq"}),
-    ),
-    "lmdeploy": Loads(
-        architectures=_EVERYWHERE
-        | {
-            "InternVLForConditionalGeneration",
-            "LlavaNextForConditionalGeneration",
-            "MllamaForConditionalGeneration",
-        },
-        methods=frozenset({"awq", "gptq"}),
-    ),
-}
-"""By the name of the runtime. Source: vllm 0.32.0 model_executor/models/registry.py; sglang 0.5.23
-srt/models (EntryClass); InternLM/lmdeploy lmdeploy/pytorch/models/module_map.py; the quantization
-guides of each."""
 
 
 def own_defects(kind: Kind, config: Config) -> list[Defect]:
@@ -87,7 +28,7 @@ def own_defects(kind: Kind, config: Config) -> list[Defect]:
     """
     if kind not in STORED:
         return []
-    elsewhere = served_elsewhere(kind, config, ELSEWHERE)
+    elsewhere = served_elsewhere(kind, config, LOADS)
     method = foreign_method(config)
     what = f"weights quantized by {method}" if method else class_of(kind, config)
     others = " or ".join(f"--runtime {name}" for name in elsewhere)
@@ -113,8 +54,8 @@ def native_defects(kind: Kind, config: Config, runtime: str, loads: Loads) -> li
         defects.append(Defect("fail", "config.json", text, _ANOTHER))
     given = config.get("quantization_config")
     method = given.get("quant_method", _BITS) if isinstance(given, Mapping) else None
-    if method is not None and method not in loads.methods:
-        reads = ", ".join(sorted(loads.methods)) or "none"
+    if method is not None and method not in loads.quantized:
+        reads = ", ".join(sorted(loads.quantized)) or "none"
         text = f"weights quantized by {shown(method)}, {runtime} reads: {reads}"
         defects.append(Defect("fail", "config.json", text, _UNQUANTIZED))
     return defects

@@ -10,7 +10,7 @@ from typing import Any
 from llava_pack.checkpoint.config import vision_part
 from llava_pack.checkpoint.context import longest_context
 from llava_pack.checkpoint.defects import Defect
-from llava_pack.checkpoint.elsewhere import ELSEWHERE, served_elsewhere
+from llava_pack.checkpoint.elsewhere import served_elsewhere
 from llava_pack.checkpoint.footprint import Parameters, count_parameters, memory_bytes
 from llava_pack.checkpoint.kind import STORED, WHOLE, Kind, has_tiles
 from llava_pack.checkpoint.layout import Layout, survey
@@ -22,6 +22,7 @@ from llava_pack.checkpoint.servable import engine_defects, served_by
 from llava_pack.checkpoint.template_choice import choose_template
 from llava_pack.checkpoint.values import size
 from llava_pack.format.errors import CheckpointError
+from llava_pack.profiles.loads import LOADS
 
 CONTEXT_TOKENS = 4096
 
@@ -92,7 +93,7 @@ def _served_by(
     layout: Layout, config: Mapping[str, Any], tower: Layout, defects: list[Defect]
 ) -> list[str]:
     """Return the runtimes that can serve a checkpoint; none where something in it is broken."""
-    elsewhere = served_elsewhere(layout.kind, layout.config, ELSEWHERE)
+    elsewhere = served_elsewhere(layout.kind, layout.config, LOADS)
     if layout.kind in STORED:
         return [] if any(one.level == "fail" for one in defects) else elsewhere
     parts = config, tower.tower_config, tower.preprocessor

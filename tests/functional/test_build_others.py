@@ -17,7 +17,6 @@ from llava_pack.assemble.recipe_template import check_vocabulary
 from llava_pack.assemble.serving import source_configs, source_sizes
 from llava_pack.assemble.sources import Identified, Listed
 from llava_pack.assemble.staging import Staging
-from llava_pack.checkpoint.elsewhere import ELSEWHERE
 from llava_pack.checkpoint.footprint import memory_bytes
 from llava_pack.checkpoint.kind import WHOLE, Kind
 from llava_pack.checkpoint.layout import read_layout
@@ -27,6 +26,7 @@ from llava_pack.fetch.directory import DirectorySource
 from llava_pack.format.errors import RecipeError, UsageError
 from llava_pack.format.precision import QUANTIZED
 from llava_pack.format.progress import Silent
+from llava_pack.profiles.loads import LOADS
 from llava_pack.recipe import Recipe
 from tests.functional.test_build_layouts import HEAD
 from tests.support.checkpoints import make_converted
@@ -158,7 +158,7 @@ def test_llava_packs_own_runtime_refuses_it_before_weights_move(llava_pack, tmp_
 
 def test_a_runtime_that_loads_it_plans_it(tmp_path, monkeypatch):
     own = runtimes.PACKED["transformers"]
-    able = {"transformers": replace(own, loads=ELSEWHERE["vllm"])}
+    able = {"transformers": replace(own, loads=LOADS["vllm"])}
     monkeypatch.setattr(runtimes, "PACKED", {**runtimes.PACKED, **able})
     found = {"model": identified(make_native(tmp_path / "m"), tmp_path)}
     configs = source_configs(found, recipe())

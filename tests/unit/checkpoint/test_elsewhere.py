@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llava_pack.checkpoint.elsewhere import ELSEWHERE, Loads, native_defects, served_elsewhere
+from llava_pack.checkpoint.elsewhere import native_defects, served_elsewhere
 from llava_pack.checkpoint.footprint import Parameters, footprint
 from llava_pack.checkpoint.kind import Kind, classify
 from llava_pack.checkpoint.layout import read_layout, survey
@@ -17,6 +17,7 @@ from llava_pack.checkpoint.summary import summarise
 from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.exit_codes import ExitCode
+from llava_pack.profiles.loads import LOADS, Loads
 from tests.support.byte_level import write_qwen
 from tests.support.checkpoints import make_converted, write_weights
 from tests.support.tiny_models import Values
@@ -105,10 +106,10 @@ def test_an_internvl_says_what_it_is_and_who_serves_what_becomes_of_it(tmp_path)
     assert facts["class"] == "InternVLForConditionalGeneration"
     assert facts["served_by"] == []  # there are no weights
     config = json.loads((tmp_path / "InternVL3-tiny" / "config.json").read_bytes())
-    assert served_elsewhere(Kind.INTERNVL, config, ELSEWHERE) == ["vllm", "lmdeploy"]
+    assert served_elsewhere(Kind.INTERNVL, config, LOADS) == ["vllm", "lmdeploy"]
     config["llm_config"]["model_type"] = "phi3"
-    assert served_elsewhere(Kind.INTERNVL, config, ELSEWHERE) == []
-    assert "phi3" in native_defects(Kind.INTERNVL, config, "x", ELSEWHERE["vllm"])[0].message
+    assert served_elsewhere(Kind.INTERNVL, config, LOADS) == []
+    assert "phi3" in native_defects(Kind.INTERNVL, config, "x", LOADS["vllm"])[0].message
 
 
 def test_llava_packs_own_engine_refuses_it_and_names_who_does_not(tmp_path):
@@ -147,14 +148,14 @@ def test_a_file_of_another_program_beside_them_stops_nothing(tmp_path):
 
 
 def test_a_runtime_says_what_it_loads():
-    loads = Loads(architectures=frozenset({QWEN}))
+    loads = Loads(layouts=("hf",), architectures=frozenset({QWEN}), precisions={})
     assert native_defects(Kind.NATIVE, CONFIG, "vLLM", loads) == []
     (other,) = native_defects(Kind.NATIVE, {**CONFIG, "architectures": ["X"]}, "vLLM", loads)
     assert other.message == f"the class is 'X', vLLM loads: {QWEN}"
     quantized = {**CONFIG, "quantization_config": {"load_in_4bit": True}}
     (bits,) = native_defects(Kind.NATIVE, quantized, "vLLM", loads)
     assert bits.message == "weights quantized by 'bitsandbytes', vLLM reads: none"
-    assert served_elsewhere(Kind.ORIGINAL, CONFIG, ELSEWHERE) == []
+    assert served_elsewhere(Kind.ORIGINAL, CONFIG, LOADS) == []
 
 
 def test_code_is_refused_as_in_any_other(tmp_path):

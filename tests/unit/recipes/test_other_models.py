@@ -5,12 +5,13 @@ import math
 import pytest
 
 from llava_pack.assemble.packing import choose_packing
-from llava_pack.checkpoint.elsewhere import ELSEWHERE, own_defects, served_elsewhere
+from llava_pack.checkpoint.elsewhere import own_defects, served_elsewhere
 from llava_pack.checkpoint.footprint import Parameters, memory_bytes
 from llava_pack.checkpoint.internvl import internvl
 from llava_pack.checkpoint.kind import classify
 from llava_pack.checkpoint.native import stored_values
 from llava_pack.checkpoint.templates import OWN
+from llava_pack.profiles.loads import LOADS
 from llava_pack.recipe import find_recipe, known_recipes, read_recipe
 from tests.unit.recipes.others import OTHERS
 
@@ -51,6 +52,6 @@ def test_the_sizes_that_are_listed_are_those_of_the_configuration(name):
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_runtimes_serve_it_and_llava_packs_own_says_which(name):
     known = OTHERS[name]
-    assert served_elsewhere(known.kind, known.published, ELSEWHERE) == ["vllm", "lmdeploy"]
+    assert served_elsewhere(known.kind, known.published, LOADS) == ["vllm", "lmdeploy"]
     (defect,) = own_defects(known.kind, known.published)
     assert defect.hint == "--runtime vllm or --runtime lmdeploy serves it"
