@@ -41,6 +41,7 @@ TAKEN_WHOLE = {
     PackChoices: ("torch_backend", {"plan", "lock", "build", "deploy", "doctor"}),
     ServerOptions: ("stall_s", {"serve"}),
     NodeOptions: ("fingerprint", {"serve"}),
+    ReplicaOptions: ("replica_key_file", {"serve", "start"}),
 }
 """Of each dataclass: an option by which the commands that have it are found, and who they are."""
 WAYS = {
@@ -67,6 +68,7 @@ MISTAKES = {
     "gpus": [*_FOLDER, "--gpus", "0"],
     "picture_mode": [*_FOLDER, "--picture-mode", "own"],
 }
+NO_REPLICAS = ReplicaOptions()
 OTHER_MODEL = {
     "model_path": Path("another"),
     "vision_tower": Path("tower"),
@@ -272,9 +274,20 @@ def test_every_option_of_a_server_reaches_its_run(field, other_server, monkeypat
     assert _run_of(plain) != _run_of(other)
 
 
-def _run_of(server):
+def test_every_option_of_replicas_reaches_the_run(keys, monkeypatch, tmp_path):
+    """One that cannot be reached is asked again later; an engine here serves meanwhile."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    fronts = [{}, {"replica": [f"127.0.0.1:{_free_port()}"]}]
+    fronts += [fronts[-1] | {"replica_key_file": keys}]
+    assert fronts[-1].keys() == _names(ReplicaOptions)
+    server = ServerOptions(port=_free_port())
+    runs = [_run_of(server, ReplicaOptions(**front)) for front in fronts]
+    assert runs[0] != runs[1] != runs[2]
+
+
+def _run_of(server, front=NO_REPLICAS):
     """Return what a run would be, but for what is drawn at each start."""
-    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server, ReplicaOptions(), {})
+    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server, front, {})
     address = plan.listening.getsockname()
     plan.listening.close()
     policy = replace(plan.policy, start_secret="", secrets=plan.policy.secrets and ("drawn",))
