@@ -93,18 +93,18 @@ def build(
         chunks=staging.chunks,
         rewrites=rewrites,
         proved=proved,
-        inodes=installed_inodes(
-            staging.root,
-            staging.entries,
-            {name: fetched[name].path for name in plan.left_out},
-            plan.packages.in_both,
-        ),
+        inodes=_inodes(staging, plan, fetched),
         known_answers=known,
         references=references,
     )
     card = _sealed(staging, describe(plan, options, facts), options, cache, signer)
     shutil.rmtree(work_folder(options.out))
     return card
+
+
+def _inodes(staging: Staging, plan: Plan, fetched: Mapping[str, FetchedFile]) -> int:
+    elsewhere = {name: fetched[name].path for name in plan.left_out}
+    return installed_inodes(staging.root, staging.entries, elsewhere, plan.packages.in_both)
 
 
 def _sealed(

@@ -1,8 +1,9 @@
 """Whether an engine of the field takes a model, and what it needs of the system to serve it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from llava_pack.assemble.floors import Configs
+from llava_pack.assemble.packages import Packages
 from llava_pack.assemble.packing import Packing
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.sources import Identified
@@ -11,7 +12,6 @@ from llava_pack.checkpoint.layout import Layout
 from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.convert.native_form import native_form
 from llava_pack.format.errors import CheckpointError
-from llava_pack.lock.pylock import LockedWheel
 from llava_pack.recipe import Recipe
 
 _NVCC = "nvidia-cuda-nvcc"
@@ -59,13 +59,13 @@ def check_loads(
         )
 
 
-def needed_tools(recipe: Recipe, wheels: Iterable[LockedWheel]) -> tuple[str, ...]:
+def needed_tools(recipe: Recipe, packages: Packages) -> tuple[str, ...]:
     """Return the programs of the system that the engine compiles with, but for those it brings.
 
     CUDA's compiler calls the system's C++ compiler.
     """
     profile = packed_for(recipe).profile
-    if profile is None or "nvcc" not in profile.needs:
+    if profile is None or "nvcc" not in profile.needs or packages.torch.cuda is None:
         return ()
-    carried = any(wheel.name.startswith(_NVCC) for wheel in wheels)
+    carried = any(wheel.name.startswith(_NVCC) for wheel in packages.engine)
     return ("g++",) if carried else ("g++", "nvcc")

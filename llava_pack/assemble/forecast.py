@@ -143,7 +143,7 @@ def _floors(plan: Plan, wheels: Mapping[str, int], whole_bytes: int, cache: Cach
         wheels=wheels,
         total_bytes=whole_bytes + (_PYTHON_BYTES if packages.python.archive else 0),
         proved=recalled(digests, packages.platform.arch, cache),
-        tools=needed_tools(plan.recipe, packages.engine),
+        tools=needed_tools(plan.recipe, packages),
     )
     wish = replace(
         plan.serving.wish,
@@ -256,7 +256,7 @@ def _remarks(
 
 def _tools(target: TargetProfile, plan: Plan) -> Iterator[FloorFinding]:
     """Yield what is not there of what installing takes, and of what the engine compiles with."""
-    compilers = needed_tools(plan.recipe, plan.packages.engine)
+    compilers = needed_tools(plan.recipe, plan.packages)
     names = () if target.tools is None else (*_NEEDED_TOOLS, *compilers)
     if lacks := [name for name in names if (target.tools or {}).get(name) is None]:
         fix = "install coreutils, or busybox" if {*lacks} - {*compilers} else COMPILERS

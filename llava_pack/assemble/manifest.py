@@ -121,7 +121,7 @@ def _floors(plan: Plan, facts: BuildFacts) -> Floors:
         total_bytes=sum(entry.size_bytes for entry in facts.entries),
         proved=facts.proved,
         inodes=facts.inodes,
-        tools=needed_tools(plan.recipe, plan.packages.engine),
+        tools=needed_tools(plan.recipe, plan.packages),
     )
     serving = plan.serving.profile
     wish = Wish(context_tokens=serving.context_tokens, slots=serving.slots, gpus=serving.gpus)

@@ -38,8 +38,13 @@ class ServingPlan:
     chosen: Fit | None = None
 
 
-def _whole(profile: Profile, asked: Precision, *, cpu: bool) -> Precision:
-    """Return the precision that an engine of the field serves whole weights in."""
+def _whole(profile: Profile, packing: Packing, asked: Precision, *, cpu: bool) -> Precision:
+    """Return the precision that an engine of the field serves whole weights in.
+
+    Source: sglang 0.5.23, srt/models/llava.py: of the original layout, its tower is in fp16.
+    """
+    if packing.tokenizer is not None:
+        return "fp16"
     usual: Precision = "fp32" if cpu and "fp32" in profile.precisions else "fp16"
     return asked if asked in profile.precisions and asked not in QUANTIZED else usual
 
@@ -105,7 +110,7 @@ def plan_serving(
     default = (cpu and engine.cpu_precision) or asked.precision
     spread: Spread = "pipeline"
     if engine.profile is not None:
-        default = _whole(engine.profile, asked.precision, cpu=cpu)
+        default = _whole(engine.profile, packing, asked.precision, cpu=cpu)
         spread = "pipeline" if written else engine.profile.spreads[0]
     fixed = written or (default if cpu or engine.profile is not None else None)
     wish = Wish(

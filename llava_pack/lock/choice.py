@@ -10,7 +10,7 @@ from llava_pack.format.target import Gpu, version
 from llava_pack.lock.fit import serving_gpu
 from llava_pack.lock.platform import Platform, parse_platform
 from llava_pack.lock.profile import TargetProfile
-from llava_pack.lock.releases import Place, check_backend, choose_release
+from llava_pack.lock.releases import ReleaseTarget, check_backend, choose_release
 from llava_pack.lock.torch_build import Cuda, TorchSeries, fitting_series
 from llava_pack.profiles.profile import Release
 from llava_pack.recipe import OLDEST_MINOR, Recipe
@@ -101,7 +101,7 @@ def choose(recipe: Recipe, profile: TargetProfile | None, asked: Asked) -> Resol
     cuda = asked.cuda or _cuda(recipe, profile)
     if (engine := RUNTIMES[recipe.runtime.engine].profile) is not None:
         known = asked.cuda or (None if gpu is not None else cuda)
-        place = Place(
+        place = ReleaseTarget(
             platform=platform, pythons=_wanted(recipe, asked, pythons), gpu=gpu, cuda=known
         )
         return _for_engine(recipe.runtime.engine, engine.releases, place, asked, pythons)
@@ -125,7 +125,7 @@ def choose(recipe: Recipe, profile: TargetProfile | None, asked: Asked) -> Resol
 def _for_engine(
     engine: Engine,
     releases: tuple[Release, ...],
-    place: Place,
+    place: ReleaseTarget,
     asked: Asked,
     pythons: tuple[str, ...] | None,
 ) -> ResolutionTarget:

@@ -15,7 +15,7 @@ _OWN_ENGINE = "leave out --runtime: llava-pack's own engine has a torch for olde
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ReleaseTarget:
     """What a release is held against; what is not known refuses nothing.
 
     Attributes:
@@ -78,7 +78,9 @@ class ChosenRelease:
     reasons: tuple[str, ...]
 
 
-def choose_release(engine: Engine, releases: tuple[Release, ...], place: Place) -> ChosenRelease:
+def choose_release(
+    engine: Engine, releases: tuple[Release, ...], place: ReleaseTarget
+) -> ChosenRelease:
     """Return the newest release that runs there.
 
     Raises:
@@ -106,7 +108,7 @@ def _line(title: str, release: Release, why: str = "") -> str:
     return f"{name}: {_device(release.cuda)}, glibc 2.{release.glibc_minor} or newer"
 
 
-def _ways_out(engine: Engine, releases: tuple[Release, ...], place: Place) -> Iterator[str]:
+def _ways_out(engine: Engine, releases: tuple[Release, ...], place: ReleaseTarget) -> Iterator[str]:
     """Yield what helps: another engine, a newer driver, or llava-pack's own."""
     if place.gpu is not None and place.gpu.driver is not None:
         newer = replace(place, gpu=replace(place.gpu, driver=None))

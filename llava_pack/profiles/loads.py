@@ -11,7 +11,7 @@ turbomind/supported_models.py), the quantization guides of each.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llava_pack.format.precision import FACTS, QUANTIZED, Precision
+from llava_pack.format.precision import FACTS, QUANTIZED
 from llava_pack.profiles.profile import Layout, Tool
 
 _EVERYWHERE = frozenset(
@@ -30,7 +30,7 @@ _ORIGINAL = frozenset({"LlavaLlamaForCausalLM", "LlavaQwenForCausalLM"})
 _WHOLE: Mapping[str, tuple[str, ...]] = {
     name: ("--dtype", facts.dtype) for name, facts in FACTS.items() if name not in QUANTIZED
 }
-_HALVES: tuple[Precision, ...] = ("fp16", "bf16")
+_HALVES = {name: options for name, options in _WHOLE.items() if FACTS[name].bits == 16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ LOADS: Mapping[str, Loads] = {
         layouts=("hf",),
         architectures=_EVERYWHERE
         | {"InternVLForConditionalGeneration", "MllamaForConditionalGeneration"},
-        precisions={name: _WHOLE[name] for name in _HALVES},
+        precisions=_HALVES,
         quantized=frozenset({"awq", "gptq"}),
         needs=frozenset({"cc"}),
     ),

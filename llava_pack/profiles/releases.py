@@ -13,6 +13,15 @@ from llava_pack.profiles.profile import Release
 _BNB = ("vllm-bnb-plugin==0.0.3", "bitsandbytes>=0.49")
 _CHECKED = "2026-11-29T00:00:00Z"
 
+
+def _for_trials(package: str, version: str) -> Release:
+    """Return a build for CPUs. PyPI has no such wheel: an index or a folder beside it must."""
+    wanted = f"{package}=={version}"
+    return Release(
+        version=version, requirements=(wanted,), cuda="none", glibc_minor=28, capability=""
+    )
+
+
 RELEASES: Mapping[str, tuple[Release, ...]] = {
     "vllm": (
         Release(
@@ -52,14 +61,7 @@ RELEASES: Mapping[str, tuple[Release, ...]] = {
             resolved="2025-12-02T00:00:00Z",
             kernels=("bitsandbytes>=0.46.1",),
         ),
-        # For trials. PyPI has no such wheel: an index or a folder beside it must.
-        Release(
-            version="0.32.0+cpu",
-            requirements=("vllm==0.32.0+cpu",),
-            cuda="none",
-            glibc_minor=28,
-            capability="",
-        ),
+        _for_trials("vllm", "0.32.0+cpu"),
     ),
     "sglang": (
         Release(
@@ -79,6 +81,7 @@ RELEASES: Mapping[str, tuple[Release, ...]] = {
             capability="7.5",
             resolved="2026-04-22T00:00:00Z",
         ),
+        _for_trials("sglang", "0.5.23+cpu"),
     ),
     "lmdeploy": (
         Release(

@@ -34,6 +34,7 @@ VALUES = {
     "root_path": "/vlm",
     "allow_origin": "https://chat.corp",
     "trusted_proxy": "127.0.0.1",
+    "join_port": 29600,
 }
 """What is typed for those that take one of a few words: 64 is a number, a path and a text."""
 Serve = Callable[..., tuple[Program, ...]]

@@ -25,6 +25,7 @@ from llava_pack.cli.laptop.options import PackChoices, PackOptions
 from llava_pack.cli.loading import ModelOptions
 from llava_pack.cli.parameters import typed_again
 from llava_pack.cli.server.fronting import ReplicaOptions
+from llava_pack.cli.server.nodes import OF_JOIN, NodeOptions
 from llava_pack.cli.server.serve import serve_plan
 from llava_pack.cli.server.serving import ServerOptions
 from llava_pack.engine.loading.load import load_engine
@@ -40,6 +41,7 @@ TAKEN_WHOLE = {
     PackChoices: ("torch_backend", {"plan", "lock", "build", "deploy", "doctor"}),
     ServerOptions: ("stall_s", {"serve"}),
     ReplicaOptions: ("replica_key_file", {"serve", "start"}),
+    NodeOptions: ("fingerprint", {"serve"}),
 }
 """Of each dataclass: an option by which the commands that have it are found, and who they are."""
 WAYS = {
@@ -300,6 +302,40 @@ def _as_root(server):
     except UsageError:
         return False
     return True
+
+
+_PRINTED = ["--join", "10.0.0.1:29500", "--rank", "1", "--fingerprint", "ab" * 32]
+MISTAKES_OF_NODES = {
+    "nodes": ["--nodes", "2"],
+    "address": ["--address", "10.0.0.1"],
+    "join_port": ["--join-port", "29600"],
+    "shared_network": ["--shared-network"],
+    "join": ["--join", "10.0.0.1"],
+    "rank": ["--rank", "1"],
+    "fingerprint": ["--fingerprint", "ab" * 32],
+}
+
+
+@pytest.mark.parametrize("field", MISTAKES_OF_NODES)
+def test_what_is_said_of_nodes_without_the_rest_is_refused(field, capsys):
+    assert MISTAKES_OF_NODES.keys() == _names(NodeOptions)
+    assert main(["serve", *MISTAKES_OF_NODES[field]]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {MISTAKES_OF_NODES[field][0]}: "), err
+    assert "hint: leave it out" in err
+
+
+@pytest.mark.parametrize(
+    "name", sorted({one.name for one in COMMANDS["serve"].params} - OF_JOIN - {"ctx"})
+)
+def test_what_a_head_says_is_refused_where_it_is_joined(name, capsys):
+    [option] = [one for one in COMMANDS["serve"].params if one.name == name]
+    words = [*_typed(option), *(["--join-port", "29600"] if name == "join_port" else [])]
+    typed = words[2:] or words
+    code = main(["serve", *_PRINTED, *typed])
+    assert code == 2, typed
+    assert typed[0] in capsys.readouterr().err
 
 
 OTHER_PACK = {

@@ -110,7 +110,7 @@ def test_options_are_honoured(asked, got):
     [
         ("vllm", {"python": "3.13"}),
         ("vllm", {"cuda": "13", "platform": "x86_64-manylinux_2_28"}),
-        ("sglang", {"cuda": "none"}),
+        ("lmdeploy", {"cuda": "none"}),
         ("lmdeploy", {"platform": "aarch64-manylinux_2_35"}),
     ],
 )
