@@ -10,7 +10,10 @@ import pytest
 from llava_pack.cli.both.bundle_lines import bundle_lines
 from llava_pack.format.errors import InstallError, PackError, UsageError
 from llava_pack.format.manifest import Manifest
+from llava_pack.format.progress import Silent
 from llava_pack.installation.engines import engine_plan, installed_version, special_tokens
+from llava_pack.installation.installed import Installation
+from llava_pack.installation.plans import plan_of
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.supervision.control import _plan, plan_fields
 from llava_pack.serve.supervision.plans import (
@@ -19,6 +22,7 @@ from llava_pack.serve.supervision.plans import (
     engine_command,
     installed_plan,
 )
+from llava_pack.target import receipt
 from tests.support import engine_program
 from tests.support.bundle import BundleSimulator
 
