@@ -435,3 +435,17 @@ def test_steps_that_stop_are_told_and_idleness_is_not(socket):
             assert await age(50) == 0
 
     asyncio.run(run())
+
+
+async def test_the_wait_for_a_first_token_begins_when_it_is_asked(socket: Path) -> None:
+    """vLLM sends the head of an answer together with its first words."""
+
+    async def slowly(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(_SLOW_S)
+        words = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+        writer.write(chunked(words, END, b""))
+
+    async with engine(socket, slowly) as (client, *_):
+        events = [event async for event in client.generate(ASKED)]
+    (end,) = [event for event in events if isinstance(event, Finished)]
+    assert end.timings.first_token_s >= _SLOW_S
