@@ -17,7 +17,7 @@ from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError, UsageError
 from llava_pack.serve.engines.event_stream import EventStream
 from llava_pack.serve.engines.http_body import Body
-from llava_pack.serve.engines.http_exchange import HttpEndpoint, Response
+from llava_pack.serve.engines.http_exchange import CutOffError, GoneError, HttpEndpoint, Response
 from llava_pack.serve.engines.openai_events import DONE, AnswerReader, payload_of
 from llava_pack.serve.replicas.question import TOKENIZE, answer_body, tokenize_body
 from llava_pack.serve.replicas.refusals import key_refused, refusal
@@ -176,8 +176,11 @@ class ReplicaConnection:
         return answer_body(request, self._model)
 
     async def _probe(self, path: str) -> Any:
-        async with self._endpoint.asked("GET", path) as response:
-            told = await response.whole(_PROBE_BYTES)
+        try:
+            async with self._endpoint.asked("GET", path) as response:
+                told = await response.whole(_PROBE_BYTES)
+        except (CutOffError, GoneError) as error:
+            raise ServeError("it cannot be reached") from error
         if response.status in {401, 403}:
             raise key_refused()
         return payload_of(told)
