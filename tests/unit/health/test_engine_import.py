@@ -49,7 +49,7 @@ def test_one_that_cannot_is_14_with_what_it_said(tried):
 
 
 def test_one_that_reaches_out_is_9(tried):
-    with pytest.raises(NetworkError, match="stats.example"):
+    with pytest.raises(NetworkError, match=r"stats\.example"):
         tried("import socket\nsocket.getaddrinfo('stats.example', 443)\n")
 
 
