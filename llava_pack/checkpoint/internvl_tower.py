@@ -9,7 +9,15 @@ from typing import Any
 
 from llava_pack.checkpoint.defects import shown
 from llava_pack.checkpoint.expected import Shapes
-from llava_pack.checkpoint.values import ACTIVATIONS, choice, flag, number, refusal, size
+from llava_pack.checkpoint.values import (
+    ACTIVATIONS,
+    MAX_LAYERS,
+    choice,
+    flag,
+    number,
+    refusal,
+    size,
+)
 
 Config = Mapping[str, Any]
 _SAME_EPS = 1e-6
@@ -48,9 +56,8 @@ def internvl_tower(vision: Config, config: Config) -> dict[str, Any]:
         CheckpointError: transformers' own class has no such tower.
     """
     given = {**_TOWER_DEFAULTS, **vision}
-    layers, side, patch = (
-        size(given, key) for key in ("num_hidden_layers", "image_size", "patch_size")
-    )
+    layers = size(given, "num_hidden_layers", most=MAX_LAYERS)
+    side, patch = size(given, "image_size"), size(given, "patch_size")
     select = config.get("select_layer", -1)
     if type(select) is not int or not -layers <= select <= layers or select == 0:
         raise refusal(f"select_layer is {shown(select)}, expected one of the {layers} layers")

@@ -146,7 +146,7 @@ def backbone(config: Mapping[str, Any]) -> str:
     >>> backbone({"model_type": "llava", "architectures": ["LlavaMistralForCausalLM"]})
     'mistral'
     """
-    text = config.get("text_config")
+    text = config.get("text_config", config.get("llm_config"))
     if isinstance(text, Mapping):
         return str(text.get("model_type", "llama"))
     for name in _list(config.get("architectures")):

@@ -34,10 +34,11 @@ from llava_pack.cli.server.keys import app as keys
 from llava_pack.cli.server.logs import logs
 from llava_pack.cli.server.serve import serve
 from llava_pack.cli.server.service import app as service
-from llava_pack.cli.server.start import start, swap
+from llava_pack.cli.server.start import start
 from llava_pack.cli.server.status import status
 from llava_pack.cli.server.stop import stop
 from llava_pack.cli.server.support_bundle import support_bundle
+from llava_pack.cli.server.swap import swap
 from llava_pack.cli.server_side import ServerCommand, ServerGroup
 
 LAPTOP = "On the laptop"

@@ -4,6 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+UNTOLD = -1
+"""In place of a token's id, where an engine does not tell it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:

@@ -39,6 +39,7 @@ class Reference:
     """Decimal numbers."""
     projector: tuple[str, ...]
     token_ids: tuple[int, ...]
+    """Empty where an engine does not tell them, as are the likeliest ones of a step."""
     likeliest: tuple[tuple[int, ...], ...]
     """Ids of the likeliest tokens at each step, best first."""
     micronats: tuple[tuple[int, ...], ...]

@@ -15,6 +15,8 @@ from llava_pack.health.facts import HostFacts, ProcessFacts, SilenceFacts, Spent
 _LOOPBACK = ("127.", "::1", "::ffff:127.")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _ENGINE = "llava_pack.engine.worker"
+_LAUNCHER = "/llava_pack/profiles/launcher.py"
+"""Runs engines of others, whose memory is not compared: they take all that there is."""
 
 
 def probe_host(prefix: Path, release: int | None, environ: Mapping[str, str]) -> HostFacts:
@@ -69,9 +71,18 @@ def probe_processes(servers: Iterable[int], port_holder: str) -> ProcessFacts:
     orphans = [
         process.pid
         for process in psutil.process_iter(["cmdline"])
-        if _ENGINE in (process.info["cmdline"] or ()) and not _has_server(process)
+        if is_engine(process.info["cmdline"] or ()) and not _has_server(process)
     ]
     return ProcessFacts(servers=len(known), orphans=tuple(sorted(orphans)), port_holder=port_holder)
+
+
+def is_engine(words: Iterable[str]) -> bool:
+    """Return whether a command line is that of an engine, of llava-pack's own or of another.
+
+    >>> is_engine(["python", "-I", "/p/llava_pack/profiles/launcher.py", "", "-m", "vllm"])
+    True
+    """
+    return any(word == _ENGINE or word.endswith(_LAUNCHER) for word in words)
 
 
 def engine_bytes(server: int, model: str) -> int | None:

@@ -186,7 +186,7 @@ class AnswerSuite:
             return Layer.ANSWERS.ok(f"the context of {limit} tokens is too short to be filled")
         long = replace(known, name="long", prompt=_WORD * words + known.prompt)
         seen = self._observe(long)
-        if seen.token_ids and all(step for step in seen.likeliest):
+        if seen.micronats and all(seen.micronats):
             return Layer.ANSWERS.ok(f"answers with a context of {limit} tokens nearly full")
         return Layer.ANSWERS.fail(
             "no answer with the context nearly full",

@@ -27,6 +27,8 @@ class Unit:
     prefix: Path
     arguments: tuple[str, ...]
     account: str | None
+    network: str = ""
+    """Of the machines that hold the model together; empty where this one holds it alone."""
 
     @property
     def path(self) -> Path:
@@ -57,7 +59,8 @@ class Unit:
         template = "llava-pack.service" if self.system else "llava-pack-user.service"
         program = str(self.prefix / "bin" / "llava-pack")
         run, logs = (f"-{self.prefix}/{name}" for name in ("run", "logs"))
-        silent = "IPAddressDeny=any\nIPAddressAllow=localhost"
+        reached = " ".join(["localhost", *([self.network] if self.network else [])])
+        silent = f"IPAddressDeny=any\nIPAddressAllow={reached}"
         values = {
             "PREFIX": str(self.prefix).replace("%", "%%"),
             "COMMAND": " ".join(_word(word) for word in (program, "serve", *self.arguments)),

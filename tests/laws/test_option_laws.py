@@ -25,6 +25,7 @@ from llava_pack.cli.laptop.options import PackChoices, PackOptions
 from llava_pack.cli.loading import ModelOptions
 from llava_pack.cli.parameters import typed_again
 from llava_pack.cli.server.fronting import ReplicaOptions
+from llava_pack.cli.server.nodes import OF_JOIN, NodeOptions
 from llava_pack.cli.server.serve import serve_plan
 from llava_pack.cli.server.serving import ServerOptions
 from llava_pack.engine.loading.load import load_engine
@@ -39,6 +40,8 @@ TAKEN_WHOLE = {
     PackOptions: ("target", {"plan", "lock", "build", "doctor"}),
     PackChoices: ("torch_backend", {"plan", "lock", "build", "deploy", "doctor"}),
     ServerOptions: ("stall_s", {"serve"}),
+    NodeOptions: ("fingerprint", {"serve"}),
+    ReplicaOptions: ("replica_key_file", {"serve", "start"}),
 }
 """Of each dataclass: an option by which the commands that have it are found, and who they are."""
 WAYS = {
@@ -65,6 +68,7 @@ MISTAKES = {
     "gpus": [*_FOLDER, "--gpus", "0"],
     "picture_mode": [*_FOLDER, "--picture-mode", "own"],
 }
+NO_REPLICAS = ReplicaOptions()
 OTHER_MODEL = {
     "model_path": Path("another"),
     "vision_tower": Path("tower"),
@@ -270,9 +274,20 @@ def test_every_option_of_a_server_reaches_its_run(field, other_server, monkeypat
     assert _run_of(plain) != _run_of(other)
 
 
-def _run_of(server):
+def test_every_option_of_replicas_reaches_the_run(keys, monkeypatch, tmp_path):
+    """One that cannot be reached is asked again later; an engine here serves meanwhile."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    fronts = [{}, {"replica": [f"127.0.0.1:{_free_port()}"]}]
+    fronts += [fronts[-1] | {"replica_key_file": keys}]
+    assert fronts[-1].keys() == _names(ReplicaOptions)
+    server = ServerOptions(port=_free_port())
+    runs = [_run_of(server, ReplicaOptions(**front)) for front in fronts]
+    assert runs[0] != runs[1] != runs[2]
+
+
+def _run_of(server, front=NO_REPLICAS):
     """Return what a run would be, but for what is drawn at each start."""
-    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server, ReplicaOptions(), {})
+    plan = serve_plan([folder_plan(Path("m"), LoadOptions())], None, server, front, {})
     address = plan.listening.getsockname()
     plan.listening.close()
     policy = replace(plan.policy, start_secret="", secrets=plan.policy.secrets and ("drawn",))
@@ -287,6 +302,40 @@ def _as_root(server):
     except UsageError:
         return False
     return True
+
+
+_PRINTED = ["--join", "10.0.0.1:29500", "--rank", "1", "--fingerprint", "ab" * 32]
+MISTAKES_OF_NODES = {
+    "nodes": ["--nodes", "2"],
+    "address": ["--address", "10.0.0.1"],
+    "join_port": ["--join-port", "29600"],
+    "shared_network": ["--shared-network"],
+    "join": ["--join", "10.0.0.1"],
+    "rank": ["--rank", "1"],
+    "fingerprint": ["--fingerprint", "ab" * 32],
+}
+
+
+@pytest.mark.parametrize("field", MISTAKES_OF_NODES)
+def test_what_is_said_of_nodes_without_the_rest_is_refused(field, capsys):
+    assert MISTAKES_OF_NODES.keys() == _names(NodeOptions)
+    assert main(["serve", *MISTAKES_OF_NODES[field]]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {MISTAKES_OF_NODES[field][0]}: "), err
+    assert "hint: leave it out" in err
+
+
+@pytest.mark.parametrize(
+    "name", sorted({one.name for one in COMMANDS["serve"].params} - OF_JOIN - {"ctx"})
+)
+def test_what_a_head_says_is_refused_where_it_is_joined(name, capsys):
+    [option] = [one for one in COMMANDS["serve"].params if one.name == name]
+    words = [*_typed(option), *(["--join-port", "29600"] if name == "join_port" else [])]
+    typed = words[2:] or words
+    code = main(["serve", *_PRINTED, *typed])
+    assert code == 2, typed
+    assert typed[0] in capsys.readouterr().err
 
 
 OTHER_PACK = {

@@ -23,6 +23,7 @@ from llava_pack.cli.server.proof import proof_of
 from llava_pack.engine.port import EngineInfo
 from llava_pack.format.errors import PackError
 from llava_pack.format.known_answers import KnownAnswer
+from llava_pack.format.manifest import Engine
 from llava_pack.format.progress import Silent
 from llava_pack.profiles.profile import Node
 from llava_pack.serve.access.audit import AuditPlan
@@ -38,7 +39,7 @@ from llava_pack.serve.run_state import RunState
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision.gateway_process import GATEWAY_PROGRAM
 from llava_pack.serve.supervision.listener import listen_on_port, listen_on_socket
-from llava_pack.serve.supervision.plans import EnginePlan
+from llava_pack.serve.supervision.plans import EnginePlan, engine_command
 from llava_pack.serve.supervision.replica import Expected
 from llava_pack.serve.supervision.replicas import ReplicasPlan
 from llava_pack.serve.supervision.supervisor import ServePlan, run
@@ -48,6 +49,7 @@ from tests.support.waiting import until
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "the-token-of-this-start"
 START_SECRET = "what cookies and the like are derived from"
+_FOREIGN = "ENGINE PYTHON MODEL_DIR, of engine_program.py"
 KEY = "the-key-of-somebody-else"
 """Accepted too, where `--key` gives it."""
 JOIN_KEY = "the-key-of-these-nodes"
@@ -151,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="*", default=["echo"])
     parser.add_argument("--replica", action="append", default=[], help="another such gateway")
     parser.add_argument("--replica-key", default=TOKEN)
+    parser.add_argument("--dialect", choices=["vllm"], help="the engine is one of others")
     parser.add_argument("--socket", type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--web", action="store_true")
@@ -183,7 +186,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--address", default="", help="of the head, with --nodes")
     parser.add_argument("--interface", default="", help="of the head, with --nodes")
     parser.add_argument("--join-port", type=int, default=29500)
+    parser.add_argument("--foreign", nargs=3, action="append", default=[], help=_FOREIGN)
     given = parser.parse_args(argv)
+    foreign = tuple(_foreign_plan(*words) for words in given.foreign)
     crew = _crew(given) if given.nodes > 1 else None
     listening = (
         listen_on_socket(given.socket) if given.socket else listen_on_port("127.0.0.1", given.port)
@@ -201,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         port=port,
         token="" if given.no_token else TOKEN,
         socket=str(given.socket) if given.socket else None,
-        models=tuple(given.models) or ("echo",),
+        models=(*given.models, *(one.name for one in foreign)) or ("echo",),
         started=1,
         bundle_id=given.bundle_id,
         log=str(given.log) if given.log else "",
@@ -210,8 +215,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     plan = ServePlan(
         listening=listening,
-        plans=tuple(_plan(name, given.proof) for name in given.models),
-        command=lambda plan, socket: _command(plan.name, socket, given, crew),
+        plans=(*(_plan(name, given.proof) for name in given.models), *foreign),
+        command=lambda plan, socket: (
+            engine_command(plan, socket)
+            if plan in foreign
+            else _command(plan.name, socket, given, crew)
+        ),
         crew=crew,
         prover=proof_of,
         care=Care(
@@ -272,6 +281,23 @@ def _policy(given: argparse.Namespace) -> AccessPolicy:
             origins=given.allow_origin,
             proxies=given.trusted_proxy,
         ),
+    )
+
+
+def _foreign_plan(engine: Engine, python: str, model_dir: str) -> EnginePlan:
+    """Return how a stub of an engine of others is served; it gives one answer, see there."""
+    known = KnownAnswer(name="red", picture_png="", prompt="hi", contains=("red",))
+    return EnginePlan(
+        name=engine,
+        model_dir=Path(model_dir),
+        python=Path(python),
+        engine=engine,
+        version="1.2.3",
+        architecture="LlavaForConditionalGeneration",
+        precision="fp16",
+        device="cuda",
+        context_tokens=4096,
+        known_answers=(known,),
     )
 
 
@@ -340,16 +366,29 @@ def _command(
             interface=given.interface,
         )
         return replace(node_command(name, node, socket, given.engine), others=crew)
-    script = ROOT / "tests" / "support" / "engine.py"
+    script = "engine.py" if given.dialect is None else "openai_engine.py"
     broken = ("--no-such-option",) if name == "broken" else ()
-    argv = [sys.executable, "-X", "faulthandler", str(script), "--socket", str(socket)]
-    argv += ["--fence"]
+    argv = [sys.executable, "-X", "faulthandler", str(ROOT / "tests" / "support" / script)]
+    argv += ["--socket", str(socket)]
+    argv += ["--fence"] if given.dialect is None else ["--dialect", given.dialect]
     return EngineCommand(
         name=name,
         argv=(*argv, *shlex.split(given.engine), *broken),
-        address=EngineAddress(socket=socket),
+        address=_address(socket, given),
         environment={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+def _address(socket: Path, given: argparse.Namespace) -> EngineAddress:
+    if given.dialect is None:
+        return EngineAddress(socket=socket)
+    options = shlex.split(given.engine)
+    slots = int(options[options.index("--slots") + 1]) if "--slots" in options else 2
+    info = EngineInfo(
+        model="echo", precision="fp32", device="cpu", context_tokens=0, slots=slots,
+        conv_mode="llava_v1", image_tokens=4,
+    )  # fmt: skip
+    return EngineAddress(socket=socket, engine=given.dialect, info=info, tokens=("<s>", "</s>"))
 
 
 if __name__ == "__main__":

@@ -145,14 +145,15 @@ def app_of(stub: Stub) -> Starlette:
         stub.note(path=http.url.path, body=_shown(body), headers=dict(http.headers))
         if stub.key and http.headers.get("authorization") != f"Bearer {stub.key}":
             return _error(stub, 401, "Unauthorized")
-        if (refused := _refused(stub, body, chat=chat)) is not None:
-            return refused
         request = _request(body, chat=chat)
+        ids = stub.engine.tokenize(request)
+        if (refused := _refused(stub, body, len(ids))) is not None:
+            return refused
         events = stub.answer(request)
         first = await anext(events)
         if isinstance(first, Failed):
-            return _failed(stub, first, len(stub.engine.tokenize(request)))
-        prompt = [PICTURE_TOKEN if i == -200 else i for i in stub.engine.tokenize(request)]
+            return _failed(stub, first, len(ids))
+        prompt = [PICTURE_TOKEN if i == -200 else i for i in ids]
         pieces = _pieces(stub, body, first, events, prompt, chat=chat)
         return StreamingResponse(pieces, media_type="text/event-stream")
 
@@ -177,22 +178,27 @@ def app_of(stub: Stub) -> Starlette:
 
 def _shown(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return a body with its pictures cut short."""
-    text = json.dumps(body)
-    shown: dict[str, Any] = json.loads(text)
-    for message in shown.get("messages", ()):
-        for part in message["content"] if isinstance(message["content"], list) else ():
-            if part["type"] == "image_url":
-                part["image_url"]["url"] = part["image_url"]["url"][:40]
-    return shown
+
+    def short(part: Any) -> Any:
+        if not isinstance(part, dict) or part.get("type") != "image_url":
+            return part
+        return {**part, "image_url": {"url": part["image_url"]["url"][:40]}}
+
+    messages = [
+        {**message, "content": [short(part) for part in message["content"]]}
+        if isinstance(message["content"], list)
+        else message
+        for message in body.get("messages", ())
+    ]
+    return {**body, "messages": messages} if messages else dict(body)
 
 
-def _refused(stub: Stub, body: Mapping[str, Any], *, chat: bool) -> Response | None:
+def _refused(stub: Stub, body: Mapping[str, Any], count: int) -> Response | None:
     """Return what the real one says to fields, None where it goes on."""
     limit, asked = stub.engine.info.context_tokens, int(body.get("max_tokens") or 16)
     if stub.dialect == "sglang":
         if body.get("stream") and body.get("return_token_ids"):
             return _error(stub, 400, "return_token_ids is not supported with streaming")
-        count = len(stub.engine.tokenize(_request(body, chat=chat)))
         if count < limit < count + asked:
             return _error(
                 stub,
@@ -382,7 +388,7 @@ def _metrics(stub: Stub) -> str:
         },
     }[stub.dialect]
     lines = [
-        f"# HELP x y\n# TYPE {name} gauge\n{name}{labels} {value}.0"
+        f"# HELP x y\n# TYPE {name} gauge\n{name}{labels} {float(value)}"
         for name, value in names.items()
     ]
     first = f"{stub.dialect}:time_to_first_token_seconds"

@@ -265,3 +265,74 @@ def test_a_unit_that_names_the_old_place_is_named(installed, systemd, cli, tmp_p
     assert unit.astray() == ((path, f"{odd}/bin/llava-pack"),)
     ended = cli("status")
     assert f"! {path} starts {odd}/bin/llava-pack, which is not there" in ended.err
+
+
+NODES = {
+    "a head": ["--nodes", "2", "--address", "127.0.0.9"],
+    "a node": ["--join", "127.0.0.9:29500", "--rank", "1", "--fingerprint", "ab" * 32],
+}
+"""As loopback's network has them: a machine of tests has no other for certain."""
+
+
+@pytest.mark.skipif(ANALYZE is None, reason="systemd is not installed here")
+@pytest.mark.parametrize("which", NODES)
+@pytest.mark.parametrize("scope", ["--system", "--user"])
+def test_a_unit_of_several_nodes_reaches_their_network_alone(
+    installed, cli, tmp_path, scope, which
+):
+    account = ["--account", "daemon"] if scope == "--system" else []
+    path = tmp_path / "llava-pack-node.service"
+    path.write_text(unit_of(cli, installed, scope, *account, "--", *NODES[which]))
+    done = subprocess.run([ANALYZE, "verify", path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    if scope == "--system":
+        lines = path.read_text().splitlines()
+        assert "IPAddressDeny=any" in lines
+        assert "IPAddressAllow=localhost 127.0.0.0/8" in lines
+
+
+def test_a_node_as_a_service_keeps_the_key_of_its_head(
+    installed, systemd, cli, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("LLAVA_PACK_JOIN_KEY", "k" * 43)
+    ended = cli(
+        *("service", "install", "--user", "--prefix", installed.prefix),
+        *("--", *NODES["a node"]),
+    )
+    assert ended.code == 0, ended.err
+    assert ended.out == f"{installed.prefix}/bin/llava-pack status\n"
+    [kept] = (installed.prefix / "run").glob("join-key-*")
+    assert kept.read_text() == "k" * 43 + "\n"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    unit = tmp_path / "config/systemd/user/llava-pack.service"
+    assert "k" * 43 not in unit.read_text()
+    assert not list((installed.prefix / "run").glob("keys/*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to accounts")
+def test_root_gives_the_key_to_the_account_and_follows_no_link(
+    installed, systemd, cli, monkeypatch, tmp_path
+):
+    run = installed.prefix / "run"
+    run.mkdir(exist_ok=True)
+    precious = tmp_path / "precious"
+    precious.write_text("root's")
+    monkeypatch.setenv("LLAVA_PACK_JOIN_KEY", "k" * 43)
+    command = [
+        "service",
+        "install",
+        "--system",
+        "--account",
+        "daemon",
+        "--prefix",
+        installed.prefix,
+    ]
+    assert cli(*command, "--", *NODES["a node"]).code == 0
+    [kept] = run.glob("join-key-*")
+    assert kept.stat().st_uid != 0
+    kept.unlink()
+    kept.symlink_to(precious)
+    monkeypatch.setenv("LLAVA_PACK_JOIN_KEY", "n" * 43)
+    assert cli(*command, "--", *NODES["a node"]).code == 0
+    assert precious.read_text() == "root's"
+    assert kept.read_text() == "n" * 43 + "\n"

@@ -46,7 +46,7 @@ def _rows(folder: Path, bundle_id: str, manifest: Manifest) -> Iterator[tuple[st
     inside = "inside the model" if tower is None else tower.rpartition("/")[2]
     stated = f"{model.name} ({model.format}), vision tower {inside}, {model.conv_mode}"
     yield translated("model"), translated(stated)
-    ran = f"{translated(RUNTIMES[serving.engine].title)}; Python {python.version}"
+    ran = f"{_runtime(manifest)}; Python {python.version}"
     whose = "in the bundle" if python.kind == "standalone" else "the target's own"
     yield translated("runtime"), f"{ran}, {translated(whose)}"
     yield translated("needs"), ", ".join(map(translated, target_needs(manifest)))
@@ -74,6 +74,17 @@ def _rows(folder: Path, bundle_id: str, manifest: Manifest) -> Iterator[tuple[st
     else:
         tests = f"{asked} known answers; recorded in the build: {recorded}"
     yield translated("tested by"), translated(tests)
+
+
+def _runtime(manifest: Manifest) -> str:
+    """Return what serves the model, an engine of others with the version of its wheel."""
+    runtime = RUNTIMES[manifest.serving.engine]
+    title = translated(runtime.title)
+    if (profile := runtime.profile) is None:
+        return title
+    wheels = (entry.path.rpartition("/")[2] for entry in manifest.under("wheels"))
+    named = (name.split("-")[1] for name in wheels if name.startswith(f"{profile.package}-"))
+    return " ".join([title, *named])
 
 
 def _signer(folder: Path) -> str:

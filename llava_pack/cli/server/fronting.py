@@ -1,4 +1,4 @@
-"""The options of `serve` about replicas: other servers that answer for the same model."""
+"""The options of `serve` and `start` about replicas: other servers that answer too."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from llava_pack.cli.loading import ModelOptions
     from llava_pack.cli.server.serving import ServerOptions
     from llava_pack.serve.supervision.replicas import ReplicasPlan
-
-KeyFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--replica-key-file",
-        help="File with the replicas' API key: one line KEY, or lines of ADDRESS KEY.",
-    ),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +32,20 @@ class ReplicaOptions:
             "repeat it for more. Without a model, nothing is loaded here.",
         ),
     ] = None
-    replica_key_file: KeyFile = None
+    replica_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the replicas' API key: one line KEY, or lines of ADDRESS KEY."
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         if self.replica_key_file is not None and not self.replica:
-            raise UsageError("there is no --replica", subject="--replica-key-file")
+            raise UsageError(
+                "there is no --replica",
+                subject="--replica-key-file",
+                hint="leave it out, or name the replicas that it opens",
+            )
 
     def alone(self, recipes: Sequence[str], options: "ModelOptions") -> bool:
         """Return whether replicas answer everything, and no model is loaded here.

@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +12,12 @@ import typer
 
 from llava_pack.cli import console
 from llava_pack.cli.arguments import AsJson, Prefix
+from llava_pack.cli.server.service_files import first_client_key, give_folders, keep_join_key
 from llava_pack.format import files
 from llava_pack.format.errors import InstallError, PreflightError, UsageError
 from llava_pack.installation.prefix import chosen_prefix
 from llava_pack.installation.unit import Unit
+from llava_pack.serve.nodes.addresses import network_of, value_of
 
 if sys.platform != "win32":  # where its help can be read, and nothing run
     import pwd
@@ -75,9 +76,11 @@ def install(
             subject="service",
             hint="llava-pack service show prints the unit: run its ExecStart with another init",
         )
+    joins = value_of("--join", unit.arguments) is not None
     try:
-        _give_folders(unit)
-        key_file = _first_key(unit)
+        give_folders(unit)
+        keep_join_key(unit)
+        key_file = None if joins else first_client_key(unit)
     except OSError as error:
         raise InstallError(
             f"the service's account cannot be given this folder: {error.strerror}",
@@ -101,6 +104,13 @@ def install(
         fields |= {"key_file": str(key_file) if key_file else None, "next": f"{program} tunnel"}
         console.document("service", fields)
         return
+    if joins:
+        console.say(f"{unit.path} is active; how far it is:")
+        console.verbatim(f"{program} status")
+        return
+    if value_of("--nodes", unit.arguments) is not None:
+        console.say("the lines for the other nodes, as the account of the service:")
+        console.say(f"  {shlex.join([program, 'serve', '--detach', *unit.arguments])}")
     if key_file is not None:
         console.say(f"a key for clients, which outlives every start, is in {key_file}; to show it:")
         console.say(f"  cat {shlex.quote(str(key_file))}")
@@ -197,6 +207,7 @@ def _unit(
         prefix=place,
         arguments=tuple(arguments or ()),
         account=chosen,
+        network=network_of(arguments or ()),
     )
 
 
@@ -224,48 +235,6 @@ def _exists(account: str) -> bool:
     except KeyError:
         return False
     return True
-
-
-def _give_folders(unit: Unit) -> None:
-    """Let the account of a system's service write run states and logs, and read its keys.
-
-    The folder of the keys is there from the start: a fence lets through only what is.
-    """
-    for name in ("run", "logs", "keys") if unit.system else ():
-        folder = unit.prefix / name
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        facts = pwd.getpwnam(unit.account or "")
-        # what the owner of the prefix put there could be a link, or a file of root's
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            if name == "keys":
-                _give_keys(descriptor, facts)
-            os.fchown(descriptor, facts.pw_uid, facts.pw_gid)
-        finally:
-            os.close(descriptor)
-
-
-def _first_key(unit: Unit) -> Path | None:
-    """Make a key for clients where there is none yet, and return where its text is."""
-    from llava_pack.installation.client_key import first_key
-    from llava_pack.serve.access.key_store import KeyStore, store_path
-    from llava_pack.serve.run_state import directories
-
-    run = unit.prefix / "run" if unit.system else directories(unit.prefix)[0]
-    store = KeyStore(store_path(run))
-    store.make_folder()
-    return first_key(store, unit.arguments)
-
-
-def _give_keys(folder: int, account: "pwd.struct_passwd") -> None:
-    """Let an account read the keys that root added before; only root can have put them there."""
-    from llava_pack.serve.access.key_store import NAME
-
-    if os.fstat(folder).st_uid != 0:
-        return
-    with suppress(FileNotFoundError):
-        os.chown(NAME, account.pw_uid, account.pw_gid, dir_fd=folder, follow_symlinks=False)
 
 
 def _lingers() -> bool:

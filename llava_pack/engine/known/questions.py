@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
-from llava_pack.engine.measures import Trace
+from llava_pack.engine.measures import UNTOLD, Odds, Trace
 from llava_pack.engine.port import Delta, EngineInfo, Message, Request
 from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import IntegrityError
@@ -92,8 +92,14 @@ def answer_of(
         tower=tuple(f"{value:.6g}" for value in trace.tower),
         projector=tuple(f"{value:.6g}" for value in trace.projector),
         token_ids=tuple(token for delta in deltas for token in delta.token_ids),
-        likeliest=tuple(tuple(one.token_id for one in step.likeliest) for step in odds),
+        likeliest=tuple(_ids(step) for step in odds),
         micronats=tuple(
             tuple(round(max(0.0, -one.logprob) * _MICRO) for one in step.likeliest) for step in odds
         ),
     )
+
+
+def _ids(step: Odds) -> tuple[int, ...]:
+    """Return the ids of the likeliest tokens; none where an engine does not tell all of them."""
+    ids = tuple(one.token_id for one in step.likeliest)
+    return ids if UNTOLD not in ids else ()

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
 from llava_pack.format.errors import ServeError, reason_of
+from llava_pack.serve.engines.http_body import NO_BODY, Body
 
 if TYPE_CHECKING:
     import h11
@@ -22,7 +23,6 @@ Opener: TypeAlias = Callable[[], Awaitable[Streams]]
 """Opens a connection to the server, and raises OSError where there is none."""
 
 _PIECE_BYTES = 1 << 16
-_WRITTEN_AT_ONCE = 1 << 18
 _MOST_KEPT = 32
 _HEAD_BYTES = 1 << 16
 
@@ -76,12 +76,15 @@ class HttpEndpoint:
         opener: of connections.
         key: what it is shown, empty for nothing.
         silent_s: how long it may say nothing while an answer is waited for.
+        host: what it is called.
     """
 
-    def __init__(self, opener: Opener, key: str = "", silent_s: float = 600.0) -> None:
+    def __init__(
+        self, opener: Opener, key: str = "", silent_s: float = 600.0, host: str = "localhost"
+    ) -> None:
         self._opener = opener
         self._silent_s = silent_s
-        self._headers = [(b"Host", b"engine"), (b"Accept-Encoding", b"identity")]
+        self._headers = [(b"Host", host.encode()), (b"Accept-Encoding", b"identity")]
         if key:
             self._headers.append((b"Authorization", f"Bearer {key}".encode()))
         self._kept: list[_KeptLine] = []
@@ -95,7 +98,7 @@ class HttpEndpoint:
         self._keep(await self._open())
 
     @asynccontextmanager
-    async def asked(self, method: str, path: str, body: bytes = b"") -> AsyncIterator[Response]:
+    async def asked(self, method: str, path: str, body: Body = NO_BODY) -> AsyncIterator[Response]:
         """Send a request and yield its answer once its head is there.
 
         Raises:
@@ -115,9 +118,11 @@ class HttpEndpoint:
     async def close(self) -> None:
         """Close what is kept; exchanges close their own."""
         while self._kept:
-            self._kept.pop().close()
+            line = self._kept.pop()
+            line.close()
+            await line.closed()
 
-    async def _sent(self, method: str, path: str, body: bytes) -> tuple["_KeptLine", Response]:
+    async def _sent(self, method: str, path: str, body: Body) -> tuple["_KeptLine", Response]:
         """Send a request over a kept connection, or, where that was closed meanwhile, a new one."""
         while True:
             kept = self._kept.pop() if self._kept else None
@@ -172,7 +177,7 @@ class _KeptLine:
         return not (self._reader.at_eof() or self._writer.is_closing())
 
     async def send(
-        self, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes
+        self, method: str, path: str, headers: list[tuple[bytes, bytes]], body: Body
     ) -> Response:
         """Send a request and return its answer, whose body is still to come."""
         import h11
@@ -181,11 +186,11 @@ class _KeptLine:
         own = [*headers, (b"Content-Length", str(len(body)).encode())]
         if body:
             own.append((b"Content-Type", b"application/json"))
-        head = self._state.send(h11.Request(method=method, target=path, headers=own)) or b""
-        self._state.send_with_data_passthrough(h11.Data(data=body))
-        self._state.send(h11.EndOfMessage())
-        await self._write(head, body)
+        await self._write(self._state.send(h11.Request(method=method, target=path, headers=own)))
+        for piece in body.pieces():
+            await self._write(self._state.send(h11.Data(data=piece)))
         del body
+        await self._write(self._state.send(h11.EndOfMessage()))
         while not isinstance(event := await self.event(), h11.Response):
             pass
         return Response(self, event.status_code)
@@ -228,12 +233,17 @@ class _KeptLine:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._writer.transport.abort()
 
-    async def _write(self, head: bytes, body: bytes) -> None:
+    async def closed(self) -> None:
+        """Wait until nothing is left of it."""
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    async def _write(self, data: bytes | None) -> None:
+        """Hand on a piece; a transport keeps a copy of what it cannot send yet."""
+        if not data:
+            return
         try:
-            self._writer.write(head + body[:_WRITTEN_AT_ONCE])
-            for at in range(_WRITTEN_AT_ONCE, len(body), _WRITTEN_AT_ONCE):
-                await self._writer.drain()
-                self._writer.write(memoryview(body)[at : at + _WRITTEN_AT_ONCE])
+            self._writer.write(data)
             await self._writer.drain()
         except OSError as error:
             raise CutOffError(f"the connection to the engine was lost: {error}") from error

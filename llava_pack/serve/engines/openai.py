@@ -23,7 +23,7 @@ from llava_pack.serve.engines.event_stream import EventStream
 from llava_pack.serve.engines.http_exchange import GoneError, Response
 from llava_pack.serve.engines.openai_errors import failure_in, refusal, room_told
 from llava_pack.serve.engines.openai_events import DONE, AnswerReader, payload_of
-from llava_pack.serve.engines.openai_facts import ERROR_BYTES, EngineFacts, off_loop
+from llava_pack.serve.engines.openai_facts import ERROR_BYTES, EngineFacts
 
 _READY_EVERY_S = 0.25
 _QUICK_S = 5.0
@@ -148,7 +148,7 @@ class OpenAiConnection:
         while True:
             writer = await self._facts.writer()
             write = partial(writer.generation, most_tokens=room)
-            path, body = await off_loop(write, request)
+            path, body = await self._facts.written(write, request)
             async with self._facts.endpoint.asked("POST", path, body) as response:
                 del body
                 if response.status == 200:

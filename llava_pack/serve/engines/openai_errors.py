@@ -16,7 +16,7 @@ from llava_pack.format.text import visible
 from llava_pack.profiles.profile import Dialect
 
 _log = logging.getLogger(__name__)
-_LOGGED_CHARS = 2000
+_LOGGED_CHARS = 300
 _ASKED_WRONG = frozenset({400, 413, 422})
 _BUSY = frozenset({429, 503})
 

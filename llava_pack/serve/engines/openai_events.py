@@ -11,13 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from llava_pack.engine.measures import Likely, Odds, Timings, Usage
+from llava_pack.engine.measures import UNTOLD, Likely, Odds, Timings, Usage
 from llava_pack.engine.port import Delta, Finished, Reason
 from llava_pack.format.errors import ServeError
 
 DONE = b"[DONE]"
-UNTOLD = -1
-"""In place of a token's id, where an engine does not tell it."""
 _NEVER = -9999.0
 _AS_ID = "token_id:"
 """Source: vllm 0.32.0, `return_tokens_as_token_ids`."""

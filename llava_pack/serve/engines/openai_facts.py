@@ -15,6 +15,7 @@ from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.profiles.profile import Dialect, MetricNames
 from llava_pack.serve.engines.engine_metrics import stats_of
+from llava_pack.serve.engines.http_body import NO_BODY, Body
 from llava_pack.serve.engines.http_exchange import HttpEndpoint
 from llava_pack.serve.engines.openai_errors import refusal
 from llava_pack.serve.engines.openai_events import payload_of
@@ -26,8 +27,6 @@ ERROR_BYTES = 1 << 16
 _CARD_BYTES, _METRICS_BYTES, _TOKENS_BYTES = 1 << 20, 8 << 20, 32 << 20
 _METRICS_EVERY_S = 1.0
 """Counting is work for an engine too: 46 ms of SGLang's API server, 11 of vLLM's."""
-_INLINE_PIXELS = 1 << 18
-"""Pictures up to here are written faster than a thread is woken for them."""
 _UNKNOWN = EngineInfo(
     model="", precision="", device="", context_tokens=0, slots=1, conv_mode="", image_tokens=0
 )
@@ -73,6 +72,13 @@ class EngineFacts:
         self._picture_id: int | None = None
         self._stats = Stats()
         self._counted_s = self._moved_s = clock() - _METRICS_EVERY_S
+
+    async def written(self, write: Callable[[Request], _Written], request: Request) -> _Written:
+        """Return what is written of a request, by a thread where its pictures are encoded."""
+        pictures = any(message.pictures for message in request.messages)
+        if self.dialect.pictures == "ppm" or not pictures:
+            return write(request)
+        return await asyncio.to_thread(write, request)
 
     async def serves(self) -> bool:
         """Return whether it answers as one that has loaded.
@@ -132,7 +138,7 @@ class EngineFacts:
         if not self.dialect.tokenize:
             raise UsageError("the engine of this model does not tell the tokens of a prompt")
         writer = await self.writer()
-        ids = await self._token_ids(await off_loop(writer.tokens_of, request), request)
+        ids = await self._token_ids(await self.written(writer.tokens_of, request), request)
         if not any(message.pictures for message in request.messages):
             return ids
         if self._picture_id is None:
@@ -154,7 +160,7 @@ class EngineFacts:
         words = await self._token_ids(own, request)
         return Trace(prompt=token_digest(await self.tokenize(request)), words=token_digest(words))
 
-    async def _token_ids(self, body: bytes, request: Request) -> tuple[int, ...]:
+    async def _token_ids(self, body: Body, request: Request) -> tuple[int, ...]:
         told = payload_of(
             await self._got("POST", self.dialect.tokenize, body, request, _TOKENS_BYTES)
         )
@@ -167,7 +173,7 @@ class EngineFacts:
         self,
         method: str,
         path: str,
-        body: bytes = b"",
+        body: Body = NO_BODY,
         request: Request | None = None,
         most_bytes: int = ERROR_BYTES,
     ) -> bytes:
@@ -183,11 +189,3 @@ class EngineFacts:
         if response.status != 200:
             raise ServeError(f"the engine answered {response.status} at {path}")
         return told
-
-
-async def off_loop(write: Callable[[Request], _Written], request: Request) -> _Written:
-    """Return what is written of a request, by a thread where its pictures are large."""
-    pictures = (picture for message in request.messages for picture in message.pictures)
-    if sum(one.width * one.height for one in pictures) <= _INLINE_PIXELS:
-        return write(request)
-    return await asyncio.to_thread(write, request)

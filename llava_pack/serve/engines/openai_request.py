@@ -11,7 +11,8 @@ import base64
 import io
 import json
 import re
-from collections.abc import Callable, Collection
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,7 @@ from llava_pack.engine.port import ContextLengthError, EngineInfo, Part, Picture
 from llava_pack.engine.sampling import Grammar, GrammarError
 from llava_pack.format.errors import UsageError
 from llava_pack.profiles.profile import Dialect
+from llava_pack.serve.engines.http_body import PPM_URL, Body, PictureText
 
 CHAT, TEXTS = "/v1/chat/completions", "/v1/completions"
 _ALWAYS = ("temperature", "top_p", "max_tokens")
@@ -47,7 +49,7 @@ class RequestWriter:
     model: str
     tokens: Collection[str] = ()
 
-    def generation(self, request: Request, most_tokens: int | None = None) -> tuple[str, bytes]:
+    def generation(self, request: Request, most_tokens: int | None = None) -> tuple[str, Body]:
         """Return the path and the body that ask for an answer.
 
         Args:
@@ -64,20 +66,20 @@ class RequestWriter:
         if request.salt and self.dialect.salt:
             fields[self.dialect.salt] = request.salt
         stream = {"stream": True, "stream_options": {"include_usage": True}}
-        return path, json.dumps({**fields, **stream}).encode()
+        return path, self._body({**fields, **stream}, request)
 
-    def tokens_of(self, request: Request) -> bytes:
+    def tokens_of(self, request: Request) -> Body:
         """Return the body that asks for the tokens of a prompt.
 
         Raises:
             UsageError: as `generation`.
         """
-        return json.dumps(self._asked(request)[1]).encode()
+        return self._body(self._asked(request)[1], request)
 
-    def tokens_of_text(self, text: str) -> bytes:
+    def tokens_of_text(self, text: str) -> Body:
         """Return the body that asks for the tokens of a text that stands alone."""
         fields = {"model": self.model, "prompt": text, "add_special_tokens": False}
-        return json.dumps(fields).encode()
+        return Body((json.dumps(fields).encode(),))
 
     def safe(self, text: str) -> str:
         """Return a text of a person's, in which nothing is a token but text."""
@@ -120,9 +122,17 @@ class RequestWriter:
 
     def _part(self, part: Part) -> dict[str, Any]:
         if isinstance(part, Picture):
-            url = picture_url(part, self.dialect.pictures)
-            return {"type": "image_url", "image_url": {"url": url}}
+            return {"type": "image_url", "image_url": {"url": self._place}}
         return {"type": "text", "text": self.safe(part)}
+
+    def _body(self, fields: Mapping[str, Any], request: Request) -> Body:
+        """Return fields as JSON, with the pictures in their places."""
+        first, *others = json.dumps(fields).encode().split(self._place.encode())
+        parts: list[bytes | PictureText] = [first]
+        pictures = [picture for message in request.messages for picture in message.pictures]
+        for picture, text in zip(pictures, others, strict=True):
+            parts += [*picture_url(picture, self.dialect.pictures), text]
+        return Body(parts)
 
     def _raw(self, request: Request) -> str:
         """Return a text that is taken as it is, with the two tokens that may stand in it."""
@@ -185,6 +195,11 @@ class RequestWriter:
         return {outer: {inner: value} if inner else value}
 
     @cached_property
+    def _place(self) -> str:
+        """What stands in JSON where a picture goes; nobody else can write it."""
+        return secrets.token_hex(16)
+
+    @cached_property
     def _breaking(self) -> Callable[[str], str]:
         return breaking((*self.dialect.placeholders, *self.tokens))
 
@@ -212,24 +227,22 @@ def breaking(tokens: Collection[str]) -> Callable[[str], str]:
     return lambda text: pattern.sub(rf"\g<0>{_NO_WIDTH}", text)
 
 
-def picture_url(picture: Picture, kind: str) -> str:
-    """Return a picture as a data: URL, pixel for pixel.
+def picture_url(picture: Picture, kind: str) -> Sequence[bytes | PictureText]:
+    """Return a picture as the parts of a data: URL, pixel for pixel.
 
     Args:
         picture: decoded.
-        kind: `ppm` for its bytes behind a head, at which every engine's Pillow is fifty times as
-            fast as at a `png`.
+        kind: `ppm`, at which every engine's Pillow is fifty times as fast, or `png`.
 
-    Source: netpbm.sourceforge.net, ppm(5); RFC 2397.
+    Source: RFC 2397.
     """
     if kind == "ppm":
-        data = f"P6\n{picture.width} {picture.height}\n255\n".encode() + bytes(picture.rgb)
-        return f"data:image/x-portable-pixmap;base64,{base64.b64encode(data).decode()}"
+        return PPM_URL, PictureText(picture)
     from PIL import Image
 
     file = io.BytesIO()
     Image.frombytes("RGB", picture.size, bytes(picture.rgb)).save(file, "PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return b"data:image/png;base64,", base64.b64encode(file.getvalue())
 
 
 def _dialogue(request: Request, conv_mode: str) -> Dialogue:

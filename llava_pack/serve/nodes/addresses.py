@@ -7,10 +7,11 @@ Source: RFC 1918, RFC 3927, RFC 4193, RFC 4291; docs/explanation/threat-model.md
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from itertools import pairwise
 from pathlib import Path
 
 from llava_pack.format.errors import UsageError
@@ -105,6 +106,34 @@ def own_link(text: str, links: Iterable[Link], *, shared: bool, option: str = "-
     return found[0]
 
 
+def value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """Return what the words of a command line give an option; None where they do not name it.
+
+    >>> value_of("--join", ["--rank", "1", "--join=10.0.0.1:29500"])
+    '10.0.0.1:29500'
+    """
+    words = [part for word in arguments for part in word.split("=", 1)]
+    return next((after for word, after in pairwise(words) if word == option), None)
+
+
+def network_of(arguments: Sequence[str]) -> str:
+    """Return the network that nodes of a command line are on, the head's address where none is.
+
+    Empty where it names no other nodes.
+
+    Args:
+        arguments: of `serve`.
+    """
+    joined = (value_of("--join", arguments) or "").rpartition(":")[0].strip("[]")
+    named = value_of("--address", arguments) or joined
+    try:
+        address = ipaddress.ip_address(named)
+    except ValueError:
+        return ""
+    networks = (link.address.network for link in own_links())
+    return next((str(one) for one in networks if address in one), named)
+
+
 def own_links() -> tuple[Link, ...]:
     """Return the links of this machine."""
     import psutil  # type: ignore[import-untyped]
@@ -132,14 +161,14 @@ def _with_network(address: str, mask: str | None) -> _Interface:
 
 def _default_interfaces() -> frozenset[str]:
     """Return the interfaces that a default route goes out at. Source: proc(5), net/route."""
-    rows = [row.split() for row in _lines("/proc/net/route")[1:]]
+    rows = [row.split() for row in _rows("/proc/net/route")[1:]]
     found = {row[0] for row in rows if {row[1], row[7]} == {_NONE[:8]}}
-    rows = [row.split() for row in _lines("/proc/net/ipv6_route")]
+    rows = [row.split() for row in _rows("/proc/net/ipv6_route")]
     usable = [row for row in rows if not int(row[8], 16) & _REJECTED]
     return frozenset(found | {row[9] for row in usable if (row[0], row[1]) == (_NONE, "00")})
 
 
-def _lines(path: str) -> list[str]:
+def _rows(path: str) -> list[str]:
     with suppress(OSError):
         return Path(path).read_text(encoding="ascii").splitlines()
     return []

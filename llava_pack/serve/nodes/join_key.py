@@ -52,13 +52,23 @@ def followers_key(path: Path, environment: MutableMapping[str, str]) -> str:
         SpaceError: the disk is full.
         PreflightError: the file is another account's.
     """
-    if told := environment.pop(VARIABLE, ""):
-        if not _KEY.fullmatch(told):
-            raise UsageError("expected a join key of 43 letters", subject=VARIABLE, hint=_hint())
+    if told := told_key(environment):
         return _keep(path, told)
     if (kept := _kept(path)) is None:
         raise UsageError("the head's join key is not known here", subject="--join", hint=_hint())
     return kept
+
+
+def told_key(environment: MutableMapping[str, str]) -> str:
+    """Return the key that the environment says, and take it out; empty where it says none.
+
+    Raises:
+        UsageError: it is no key.
+    """
+    told = environment.pop(VARIABLE, "")
+    if told and not _KEY.fullmatch(told):
+        raise UsageError("expected a join key of 43 letters", subject=VARIABLE, hint=_hint())
+    return told
 
 
 def _kept(path: Path) -> str | None:
@@ -67,7 +77,7 @@ def _kept(path: Path) -> str | None:
         return None
     key = data.decode(errors="replace").strip()
     if not _KEY.fullmatch(key):
-        raise _file(path).unusable("it is damaged")
+        raise _file(path).damaged()
     return key
 
 
@@ -77,7 +87,7 @@ def _keep(path: Path, key: str) -> str:
 
 
 def _file(path: Path) -> PrivateFile:
-    return PrivateFile(path=path, title="join key", hint=f"remove {path}; {_hint()}")
+    return PrivateFile(path=path, hint=f"remove {path}; {_hint()}")
 
 
 def _hint() -> str:

@@ -27,13 +27,6 @@ class ReplicaAddress:
     key: str = field(default="", repr=False)
     """What it is shown; empty where it asks for none."""
 
-    @property
-    def url(self) -> str:
-        """The root of its API; over a Unix socket, its host is of no matter."""
-        if self.path is not None:
-            return "http://localhost"
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.address}"
-
 
 def replica_address(typed: str, keys: Mapping[str, str] | None = None) -> ReplicaAddress:
     """Return where a replica is, with its key.
@@ -45,8 +38,8 @@ def replica_address(typed: str, keys: Mapping[str, str] | None = None) -> Replic
     Raises:
         UsageError: it is no address.
 
-    >>> replica_address("gpu1:7860").url, replica_address("[fd00::1]:7860").host
-    ('http://gpu1:7860', 'fd00::1')
+    >>> replica_address("gpu1:7860").port, replica_address("[fd00::1]:7860").host
+    (7860, 'fd00::1')
     """
     keys = keys or {}
     if typed.startswith(_UNIX) and len(typed) > len(_UNIX):
@@ -79,8 +72,7 @@ def replica_addresses(
         own: where this server listens, as an address of a replica.
 
     Raises:
-        UsageError: one is no address, is there twice, or is this server itself; or a key is for
-            none of them.
+        UsageError: one is no address, is there twice, or is this server itself.
     """
     found = tuple(replica_address(one, keys) for one in typed)
     seen: dict[object, str] = {}
@@ -91,10 +83,6 @@ def replica_addresses(
         if len([each for each in found if each.address == one.address]) > 1:
             raise UsageError(f"{one.address} is given twice", subject="--replica")
     refuse_itself(found, own)
-    if strangers := sorted(keys.keys() - {one.address for one in found} - {""}):
-        raise UsageError(
-            f"it has a key for {strangers[0]}, which is no replica", subject="--replica-key-file"
-        )
     return found
 
 

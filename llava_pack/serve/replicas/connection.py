@@ -5,45 +5,42 @@ an answer closes its HTTP stream, which the server there takes as a client that 
 """
 
 import asyncio
-import json
-import time
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import aclosing
+from typing import Any, Self
 
 from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.measures import Trace
-from llava_pack.engine.port import EngineInfo, Event, Failed, Finished, Request
+from llava_pack.engine.port import EngineInfo, Event, Failed, Request
 from llava_pack.engine.process.protocol import EngineStatus
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError, UsageError
-from llava_pack.serve.replicas.answer import Answer, refusal
+from llava_pack.serve.engines.event_stream import EventStream
+from llava_pack.serve.engines.http_body import Body
+from llava_pack.serve.engines.http_exchange import CutOffError, GoneError, HttpEndpoint, Response
+from llava_pack.serve.engines.openai_events import DONE, AnswerReader, payload_of
 from llava_pack.serve.replicas.question import TOKENIZE, answer_body, tokenize_body
+from llava_pack.serve.replicas.refusals import key_refused, refusal
 from llava_pack.serve.replicas.report import PROBES, Report, report_of
 
-if TYPE_CHECKING:
-    import httpx
-
 PROBE_S = 5.0
-"""How long a replica may take over a probe."""
-_AUTHORIZATION = "Authorization"
-
-
-class KeyRefusedError(ServeError):
-    """A replica does not take the key that it was shown."""
+"""How long a replica may take over its probes."""
+_PROBE_BYTES, _ERROR_BYTES, _TOKENS_BYTES = 1 << 20, 1 << 16, 32 << 20
+_OK = 200
+_STREAMED: dict[str, int] = {"invalid_request_error": 400}
+"""What stands in place of a status where an error ends a stream, by its type; else 503."""
 
 
 class ReplicaConnection:
     """One connection to a replica, over which many requests are asked.
 
     Args:
-        http: speaks to it; it is closed with the connection.
-        key: what it is shown; empty for none.
-        model: the name that it knows its model by.
+        endpoint: where it is asked.
+        model: the name that it knows its model by; `report` finds it out.
     """
 
-    def __init__(self, http: "httpx.AsyncClient", key: str = "", model: str = "") -> None:
-        self._http = http
-        self._headers = {_AUTHORIZATION: f"Bearer {key}"} if key else {}
+    def __init__(self, endpoint: HttpEndpoint, model: str = "") -> None:
+        self._endpoint = endpoint
         self._model = model
         self._gone = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
@@ -92,11 +89,13 @@ class ReplicaConnection:
 
         Raises:
             UsageError: it serves no model, or several, or has replicas itself.
-            ServeError: it is not there, refuses the key, or is no llava-pack server.
+            ServeError: it is not there in time, refuses the key, or is no llava-pack server.
         """
-        async with asyncio.timeout(PROBE_S):
-            bodies = [await self._probe(path) for path in PROBES]
-        report = report_of(*bodies)
+        try:
+            async with asyncio.timeout(PROBE_S):
+                report = report_of(*[await self._probe(path) for path in PROBES])
+        except TimeoutError as error:
+            raise ServeError(f"it does not answer within {PROBE_S:g} s") from error
         self._model = report.model
         return report
 
@@ -106,31 +105,27 @@ class ReplicaConnection:
         Raises:
             ServeError: the replica was lost, or could not answer.
         """
-        import httpx
-
-        request_id, answer = request.request_id, Answer(request.request_id, time.monotonic())
+        request_id = request.request_id
         try:
             path, body = await self._written(request)
         except UsageError as error:
             yield Failed.of(request_id, error)
             return
         del request  # it is on its way as a body
-        posted = self._http.stream("POST", path, content=body, headers=self._json_headers)
-        del body
+        reader = AnswerReader(request_id, opened=False)
         try:
-            async with posted as response:
-                if response.status_code != 200:
-                    told = _error_of(await response.aread())
-                    yield refusal(request_id, response.status_code, told)
+            async with self._endpoint.asked("POST", path, Body((body,))) as response:
+                del body
+                if response.status != _OK:
+                    told = _error_of(await response.whole(_ERROR_BYTES))
+                    yield refusal(request_id, response.status, told)
                     return
-                async for data in response.aiter_raw():
-                    for event in answer.take(data, time.monotonic()):
+                async with aclosing(_answer(response, reader, request_id)) as events:
+                    async for event in events:
                         yield event
-                        if isinstance(event, Finished | Failed):
-                            return
-        except httpx.TransportError as error:
-            raise self._lost(error) from error
-        raise self._lost(None)
+        except ServeError:
+            self._look_soon()
+            raise
 
     async def tokenize(self, request: Request) -> tuple[int, ...]:
         """Return the ids of a request's prompt; a picture is -200, once for each of its tokens.
@@ -139,17 +134,15 @@ class ReplicaConnection:
             PackError: the request is not usable, with the replica's own words.
             ServeError: the replica is gone.
         """
-        import httpx
-
         body = await asyncio.to_thread(tokenize_body, request, self._model)
+        async with self._endpoint.asked("POST", TOKENIZE, Body((body,))) as response:
+            told = await response.whole(_TOKENS_BYTES)
+        if response.status != _OK:
+            raise refusal(request.request_id, response.status, _error_of(told)).error()
         try:
-            response = await self._http.post(TOKENIZE, content=body, headers=self._json_headers)
-        except httpx.TransportError as error:
-            raise self._lost(error) from error
-        if response.status_code != 200:
-            error_told = _error_of(response.content)
-            raise refusal(request.request_id, response.status_code, error_told).error()
-        return tuple(response.json()["tokens"])
+            return tuple(map(int, payload_of(told)["tokens"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ServeError("a replica's answer is malformed") from error
 
     async def trace(self, request: Request) -> Trace:  # noqa: ARG002 - as the protocol has it
         """Refuse: what becomes of a question is seen where the model is.
@@ -163,22 +156,18 @@ class ReplicaConnection:
         )
 
     async def close(self) -> None:
-        """Close the connection; requests that are still running are cancelled."""
+        """Close the connection; requests that are still running end with their iterators."""
         self._gone.set()
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
-        await self._http.aclose()
+        await self._endpoint.close()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    @property
-    def _json_headers(self) -> dict[str, str]:
-        return {**self._headers, "Content-Type": "application/json"}
 
     async def _written(self, request: Request) -> tuple[str, bytes]:
         """Return what is asked, made elsewhere where pictures have to be written."""
@@ -187,28 +176,19 @@ class ReplicaConnection:
         return answer_body(request, self._model)
 
     async def _probe(self, path: str) -> Any:
-        import httpx
-
         try:
-            response = await self._http.get(path, headers=self._headers)
-        except httpx.TransportError as error:
-            raise ServeError(f"it cannot be reached: {_reason(error)}") from error
-        if response.status_code in {401, 403}:
-            raise KeyRefusedError(
-                "it refuses the key; expected one that may ask and observe",
-                hint="llava-pack keys add, where it runs; then --replica-key-file here",
-            )
-        try:
-            return response.json()
-        except ValueError as error:
-            raise ServeError("it does not answer as a llava-pack server does") from error
+            async with self._endpoint.asked("GET", path) as response:
+                told = await response.whole(_PROBE_BYTES)
+        except (CutOffError, GoneError) as error:
+            raise ServeError("it cannot be reached") from error
+        if response.status in {401, 403}:
+            raise key_refused()
+        return payload_of(told)
 
-    def _lost(self, error: Exception | None) -> ServeError:
-        """Return that an answer was lost, and look whether the whole replica is."""
+    def _look_soon(self) -> None:
+        """Look whether with an answer the whole replica was lost."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
-        why = "it hung up" if error is None else _reason(error)
-        return ServeError(f"the connection to a replica was lost: {why}")
 
     async def _look(self) -> None:
         try:
@@ -218,13 +198,30 @@ class ReplicaConnection:
             self._gone.set()
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+async def _answer(
+    response: Response, reader: AnswerReader, request_id: str
+) -> AsyncGenerator[Event, None]:
+    """Yield the events of an answer that has begun; what ends it early is its end."""
+    stream, done = EventStream(), False
+    async with aclosing(response.pieces()) as pieces:
+        async for piece in pieces:
+            for data in stream.feed(piece):
+                if done or data == DONE:
+                    done = True
+                    continue
+                payload = payload_of(data)
+                if (error := payload.get("error")) is not None:
+                    status = _STREAMED.get(str(error.get("type")), 503)
+                    yield refusal(request_id, status, error)
+                    return
+                if (delta := reader.take(payload)) is not None:
+                    yield delta
+    yield reader.finished()
 
 
 def _error_of(body: bytes) -> dict[str, Any]:
     try:
-        error: Any = json.loads(body)["error"]
-    except (ValueError, KeyError, TypeError):
+        error: Any = payload_of(body).get("error")
+    except ServeError:
         return {}
     return error if isinstance(error, dict) else {}

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from llava_pack.format.errors import ServeError
 from llava_pack.serve.replicas.address import ReplicaAddress
-from llava_pack.serve.replicas.connection import KeyRefusedError
 from llava_pack.serve.replicas.dialling import direct
+from llava_pack.serve.replicas.refusals import KeyRefusedError
 from llava_pack.serve.replicas.report import Report, check_same
 
 Looks = dict[str, Report | ServeError]
@@ -71,5 +71,3 @@ async def _look(replica: ReplicaAddress) -> Report | ServeError:
             raise
         except ServeError as error:
             return error
-        except TimeoutError:
-            return ServeError("it does not answer")

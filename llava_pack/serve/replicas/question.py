@@ -6,18 +6,19 @@ used as it is shows of pictures has none.
 Source: docs/reference/http-api.md; docs/reference/request-fields.md.
 """
 
-import base64
-import io
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from llava_pack.checkpoint.templates import RAW
-from llava_pack.engine.port import Message, Part, Picture, Request
+from llava_pack.engine.port import Message, Part, Request
 from llava_pack.engine.sampling import GrammarKind
 from llava_pack.format.errors import UsageError
+from llava_pack.serve.engines.openai_request import picture_url
 
 CHAT, COMPLETIONS, TOKENIZE = "/v1/chat/completions", "/v1/completions", "/tokenize"
+HOLDS = "structured_outputs"
+"""The field that says what an answer is held to."""
 _HELD: Mapping[GrammarKind, str] = {
     "json_schema": "json", "regex": "regex", "choice": "choice", "grammar": "grammar"
 }  # fmt: skip
@@ -25,8 +26,6 @@ _AS_THEY_ARE = (
     "temperature", "top_p", "seed", "max_tokens", "top_k", "min_p", "repetition_penalty",
     "frequency_penalty", "presence_penalty", "min_tokens", "ignore_eos",
 )  # fmt: skip
-_QUICKLY = 1
-"""Of zlib: the network is private, and its bytes cost less than a core."""
 
 
 def answer_body(request: Request, model: str) -> tuple[str, bytes]:
@@ -49,7 +48,7 @@ def answer_body(request: Request, model: str) -> tuple[str, bytes]:
     if (grammar := sampling.grammar) is not None:
         kind = _HELD[grammar.kind]
         text = json.loads(grammar.text) if grammar.kind == "choice" else grammar.text
-        fields["structured_outputs"] = {kind: text}
+        fields[HOLDS] = {kind: text}
     if request.conv_mode == RAW:
         fields |= {"prompt": _prompt(request)}
         fields |= {} if sampling.logprobs is None else {"logprobs": sampling.logprobs}
@@ -83,17 +82,7 @@ def _message(message: Message) -> dict[str, Any]:
 def _part(part: Part) -> dict[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
-    return {"type": "image_url", "image_url": {"url": picture_url(part)}}
-
-
-def picture_url(picture: Picture) -> str:
-    """Return a picture as a data: URL that loses nothing of it."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    image = Image.frombuffer("RGB", picture.size, memoryview(picture.rgb), "raw", "RGB", 0, 1)  # type: ignore[arg-type] # any buffer is one
-    image.save(file, "PNG", compress_level=_QUICKLY)
-    return "data:image/png;base64," + base64.b64encode(file.getbuffer()).decode()
+    return {"type": "image_url", "image_url": {"url": picture_url(part, "png")}}
 
 
 def _prompt(request: Request) -> str:

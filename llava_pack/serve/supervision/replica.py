@@ -136,9 +136,8 @@ class SupervisedReplica:
             check_same(self.replica.address, report, self._expected.model, self._expected.bundle_id)
         except (IntegrityError, UsageError) as error:
             self._fail(error, Status(phase="stopped", detail=error.message))
-        except (ServeError, TimeoutError) as error:
-            lost = error if isinstance(error, ServeError) else ServeError("it does not answer")
-            self._fail(lost, Status(phase="restarting", detail=lost.message))
+        except ServeError as error:
+            self._fail(error, Status(phase="restarting", detail=error.message))
         else:
             self.failed, self._report = None, report
             self._tell(report.status)

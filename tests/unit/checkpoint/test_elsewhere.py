@@ -104,6 +104,7 @@ def test_an_internvl_says_what_it_is_and_who_serves_what_becomes_of_it(tmp_path)
     facts = summarise(tmp_path / "InternVL3-tiny")
     assert facts["layout"] == "internvl"
     assert facts["class"] == "InternVLForConditionalGeneration"
+    assert facts["language_model"]["type"] == "qwen2"
     assert facts["served_by"] == []  # there are no weights
     config = json.loads((tmp_path / "InternVL3-tiny" / "config.json").read_bytes())
     assert served_elsewhere(Kind.INTERNVL, config, LOADS) == ["vllm", "lmdeploy"]

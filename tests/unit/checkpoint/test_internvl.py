@@ -36,6 +36,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] =
         {}, {}, {"qk_normalization": True, "layer_norm_eps": 1e-5}, "beside qk_normalization",
     ),
     "heads that do not divide": ({}, {}, {"num_attention_heads": 5}, "expected a multiple of 5"),
+    "more layers than there are": ({}, {}, {"num_hidden_layers": 10**6}, "num_hidden_layers is"),
     "another norm": ({}, {}, {"norm_type": "batch_norm"}, "norm_type is 'batch_norm', expected"),
     "quantized": ({"quantization_config": {"quant_method": "awq"}}, {}, {}, "was quantized ahead"),
 }  # fmt: skip

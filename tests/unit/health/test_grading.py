@@ -135,3 +135,43 @@ def test_the_worst_counts():
     assert worst(found) == "broken"
     assert worst(found[:1]) == "exact"
     assert worst([]) == "broken"
+
+
+def untold(answer, *, ids=True):
+    """An answer as an engine of others tells it: no names of the likeliest tokens."""
+    unnamed = replace(answer, likeliest=((),) * len(answer.micronats), made_on="vllm 0.33.0")
+    return unnamed if ids else replace(unnamed, token_ids=())
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_an_engine_that_names_no_tokens_is_equivalent_at_best(ids):
+    assert levels(untold(OWN, ids=ids)) == ("equivalent", "")
+    # rows of padding take a part of all probability, and every distance stays
+    assert levels(untold(moved(900_000), ids=ids)) == ("equivalent", "")
+    assert compare(OWN, untold(moved(900_000), ids=ids)) == (0.0, None)
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_other_distances_are_another_model(ids):
+    far = replace(OWN, micronats=tuple((one, two + 2_000_000) for one, two in OWN.micronats))
+    assert levels(untold(far, ids=ids)) == ("degraded", "model")
+
+
+def test_other_words_are_rounding_only_where_the_model_was_not_sure_of_one():
+    other = untold(replace(OWN, text="A red square"), ids=False)
+    assert levels(other) == ("equivalent", "")
+    sure = replace(OWN, micronats=((100, 5_000_000),) * 3)
+    assert levels(other, (sure,)) == ("degraded", "model")
+    assert levels(replace(other, text="A blue one"), (OWN,))[0] == "broken"
+
+
+def test_an_answer_without_odds_of_its_end_is_compared_as_far_as_it_goes():
+    """SGLang tells none of the token that ends an answer."""
+    short = untold(replace(OWN, micronats=OWN.micronats[:2], likeliest=OWN.likeliest[:2]))
+    assert levels(short) == ("equivalent", "")
+
+
+def test_ids_that_are_told_are_held_against_those_recorded():
+    other = untold(replace(OWN, token_ids=(1, 2, 7)))
+    assert compare(OWN, other)[1] == 2
+    assert levels(other) == ("degraded", "model")

@@ -10,6 +10,7 @@ import pytest
 from llava_pack.health.facts import HostFacts, MemoryFacts, ProcessFacts, SilenceFacts
 from llava_pack.health.host import (
     engine_device,
+    is_engine,
     probe_host,
     probe_processes,
     probe_silence,
@@ -189,3 +190,16 @@ def test_a_unit_that_starts_what_is_not_there_fails():
     finding = check_unit("/etc/a.service", "/old/bin/llava-pack", "/new/bin/llava-pack")
     assert (finding.level, finding.layer) == ("fail", "processes")
     assert finding.fix.startswith("/new/bin/llava-pack service install")
+
+
+@pytest.mark.parametrize(
+    ("words", "engine"),
+    [
+        (["python", "-I", "-m", "llava_pack.engine.worker", "--model-dir", "/m"], True),
+        (["python", "-I", "/p/llava_pack/profiles/launcher.py", "", "-m", "vllm"], True),
+        (["python", "/home/ada/launcher.py"], False),
+        ([], False),
+    ],
+)
+def test_an_engine_is_known_by_its_command_line(words: list[str], *, engine: bool) -> None:
+    assert is_engine(words) is engine

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llava_pack.cli.both.bundle_lines import bundle_lines
 from llava_pack.format.errors import InstallError, PackError, UsageError
 from llava_pack.format.manifest import Manifest
 from llava_pack.installation.engines import engine_plan, installed_version, special_tokens
@@ -142,3 +143,13 @@ def test_an_engine_that_is_not_there_is_told_of(tmp_path: Path, python: Path) ->
     for kind, folder in broken:
         with pytest.raises(kind, match="cannot be read"):
             special_tokens(folder)
+
+
+def test_inspect_names_the_version_of_the_wheel_that_a_bundle_holds(tmp_path: Path) -> None:
+    whole = manifest()
+    wheel = replace(whole.files[0], path="wheels/vllm-0.33.0-cp38-abi3-manylinux_2_31_x86_64.whl")
+    other = replace(wheel, path="wheels/vllm_bnb_plugin-0.0.3-py3-none-any.whl")
+    held = replace(whole, files=(*whole.files, wheel, other))
+    lines = "\n".join(bundle_lines(tmp_path, "0" * 64, held))
+    assert "vLLM 0.33.0; Python" in lines
+    assert "0.0.3" not in lines
