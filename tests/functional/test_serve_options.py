@@ -120,7 +120,8 @@ def test_what_is_honoured_reaches_the_programs(serve: Serve, name: str) -> None:
 def test_every_other_option_is_2_and_told(
     serve: Serve, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert serve(*typed(name), "--port", "0", code=2) == ()
+    model = ["tiny"] if name == "replica" else []  # else no model is meant at all
+    assert serve(*model, *typed(name), "--port", "0", code=2) == ()
     said = capsys.readouterr().err
     assert typed(name)[0] in said
     assert "hint: leave it out" in said

@@ -41,7 +41,11 @@ class ReplicaOptions:
 
     def __post_init__(self) -> None:
         if self.replica_key_file is not None and not self.replica:
-            raise UsageError("there is no --replica", subject="--replica-key-file")
+            raise UsageError(
+                "there is no --replica",
+                subject="--replica-key-file",
+                hint="leave it out, or name the replicas that it opens",
+            )
 
     def alone(self, recipes: Sequence[str], options: "ModelOptions") -> bool:
         """Return whether replicas answer everything, and no model is loaded here.

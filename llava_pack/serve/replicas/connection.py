@@ -16,7 +16,8 @@ from llava_pack.engine.process.protocol import EngineStatus
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError, UsageError
 from llava_pack.serve.engines.event_stream import EventStream
-from llava_pack.serve.engines.http_exchange import HttpEndpoint, Response
+from llava_pack.serve.engines.http_body import Body
+from llava_pack.serve.engines.http_exchange import CutOffError, GoneError, HttpEndpoint, Response
 from llava_pack.serve.engines.openai_events import DONE, AnswerReader, payload_of
 from llava_pack.serve.replicas.question import TOKENIZE, answer_body, tokenize_body
 from llava_pack.serve.replicas.refusals import key_refused, refusal
@@ -113,7 +114,7 @@ class ReplicaConnection:
         del request  # it is on its way as a body
         reader = AnswerReader(request_id, opened=False)
         try:
-            async with self._endpoint.asked("POST", path, body) as response:
+            async with self._endpoint.asked("POST", path, Body((body,))) as response:
                 del body
                 if response.status != _OK:
                     told = _error_of(await response.whole(_ERROR_BYTES))
@@ -134,7 +135,7 @@ class ReplicaConnection:
             ServeError: the replica is gone.
         """
         body = await asyncio.to_thread(tokenize_body, request, self._model)
-        async with self._endpoint.asked("POST", TOKENIZE, body) as response:
+        async with self._endpoint.asked("POST", TOKENIZE, Body((body,))) as response:
             told = await response.whole(_TOKENS_BYTES)
         if response.status != _OK:
             raise refusal(request.request_id, response.status, _error_of(told)).error()
@@ -175,8 +176,11 @@ class ReplicaConnection:
         return answer_body(request, self._model)
 
     async def _probe(self, path: str) -> Any:
-        async with self._endpoint.asked("GET", path) as response:
-            told = await response.whole(_PROBE_BYTES)
+        try:
+            async with self._endpoint.asked("GET", path) as response:
+                told = await response.whole(_PROBE_BYTES)
+        except (CutOffError, GoneError) as error:
+            raise ServeError("it cannot be reached") from error
         if response.status in {401, 403}:
             raise key_refused()
         return payload_of(told)

@@ -17,6 +17,7 @@ def test_large_counters_are_told_to_the_last_digit():
         stats=Stats(steps=7_654_321, generated_tokens=123_456_789),
         vitals=Vitals(steps=0, running=0, waiting=0, stalled_s=0.25, bound_s=60.0),
         tally=Tally(ended=Counter(stop=1)),
+        replicas=(),
     )
     refusals = Refusals()
     refusals.answered(401)

@@ -20,6 +20,7 @@ class _Model:
 
     name = "m"
     info = None
+    replicas = ()
     full = False
     stats = Stats()
     tally = Tally()
