@@ -127,14 +127,14 @@ def meeting_of(
     Raises:
         UsageError: what serves them spans no machines, or the address may not be used.
     """
-    from llava_pack.serve.nodes.addresses import own_link, own_links
+    from llava_pack.serve.nodes.addresses import own_address, own_addresses
     from llava_pack.serve.nodes.join_key import heads_key, join_key_path
     from llava_pack.serve.nodes.join_line import Meeting
 
     if options.nodes == 1:
         return None
     item = spanning(items)
-    link = own_link(options.address or "", own_links(), shared=options.shared_network)
+    link = own_address(options.address or "", own_addresses(), shared=options.shared_network)
     return Meeting(
         program=f"{item.prefix}/bin/llava-pack",
         models=tuple(names),

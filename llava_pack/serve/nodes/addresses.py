@@ -38,7 +38,7 @@ _Interface = IPv4Interface | IPv6Interface
 
 
 @dataclass(frozen=True, kw_only=True)
-class Link:
+class OwnAddress:
     """An address of this machine, and what has it.
 
     Attributes:
@@ -80,7 +80,9 @@ def parsed(text: str, option: str = "--address") -> IPv4Address | IPv6Address:
     return address
 
 
-def own_link(text: str, links: Iterable[Link], *, shared: bool, option: str = "--address") -> Link:
+def own_address(
+    text: str, links: Iterable[OwnAddress], *, shared: bool, option: str = "--address"
+) -> OwnAddress:
     """Return the link of this machine that has an address.
 
     Args:
@@ -130,11 +132,11 @@ def network_of(arguments: Sequence[str]) -> str:
         address = ipaddress.ip_address(named)
     except ValueError:
         return ""
-    networks = (link.address.network for link in own_links())
+    networks = (link.address.network for link in own_addresses())
     return next((str(one) for one in networks if address in one), named)
 
 
-def own_links() -> tuple[Link, ...]:
+def own_addresses() -> tuple[OwnAddress, ...]:
     """Return the links of this machine."""
     import psutil  # type: ignore[import-untyped]
 
@@ -144,7 +146,7 @@ def own_links() -> tuple[Link, ...]:
         for entry in entries:
             with suppress(ValueError):
                 address = _with_network(entry.address, entry.netmask)
-                found.append(Link(interface=name, address=address, default=name in defaults))
+                found.append(OwnAddress(interface=name, address=address, default=name in defaults))
     return tuple(found)
 
 

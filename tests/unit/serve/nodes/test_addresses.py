@@ -7,15 +7,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.nodes.addresses import Link, own_link, own_links, parsed
+from llava_pack.serve.nodes.addresses import OwnAddress, own_address, own_addresses, parsed
 
 LINKS = (
-    Link(interface="lo", address=ipaddress.ip_interface("127.0.0.1/8")),
-    Link(interface="eth0", address=ipaddress.ip_interface("192.168.1.7/24"), default=True),
-    Link(interface="ib0", address=ipaddress.ip_interface("10.0.0.1/24")),
-    Link(interface="ib0", address=ipaddress.ip_interface("10.0.0.9/24")),
-    Link(interface="ib0", address=ipaddress.ip_interface("fd00::1/64")),
-    Link(interface="eth0", address=ipaddress.ip_interface("203.0.113.9/24"), default=True),
+    OwnAddress(interface="lo", address=ipaddress.ip_interface("127.0.0.1/8")),
+    OwnAddress(interface="eth0", address=ipaddress.ip_interface("192.168.1.7/24"), default=True),
+    OwnAddress(interface="ib0", address=ipaddress.ip_interface("10.0.0.1/24")),
+    OwnAddress(interface="ib0", address=ipaddress.ip_interface("10.0.0.9/24")),
+    OwnAddress(interface="ib0", address=ipaddress.ip_interface("fd00::1/64")),
+    OwnAddress(interface="eth0", address=ipaddress.ip_interface("203.0.113.9/24"), default=True),
 )
 
 
@@ -41,7 +41,7 @@ LINKS = (
 )
 def test_what_may_not_be_used_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(UsageError) as refused:
-        own_link(text, LINKS, shared=False)
+        own_address(text, LINKS, shared=False)
     assert why in refused.value.message
     assert refused.value.subject == "--address"
 
@@ -50,13 +50,13 @@ def test_what_may_not_be_used_is_refused_with_the_reason(text: str, why: str) ->
     ("text", "interface"), [("10.0.0.1", "ib0"), ("10.0.0.9", "ib0"), ("fd00::1", "ib0")]
 )
 def test_a_private_address_of_this_machine_has_its_interface(text: str, interface: str) -> None:
-    assert own_link(text, LINKS, shared=False).interface == interface
+    assert own_address(text, LINKS, shared=False).interface == interface
 
 
 def test_a_shared_network_is_taken_only_where_that_is_said() -> None:
-    assert own_link("192.168.1.7", LINKS, shared=True).interface == "eth0"
+    assert own_address("192.168.1.7", LINKS, shared=True).interface == "eth0"
     with pytest.raises(UsageError, match="expected a private address"):
-        own_link("203.0.113.9", LINKS, shared=True)
+        own_address("203.0.113.9", LINKS, shared=True)
 
 
 @given(st.tuples(*[st.integers(0, 255)] * 4))
@@ -95,6 +95,6 @@ def accepted(text: str) -> bool:
 
 
 def test_this_machine_has_its_loopback_and_no_default_route_there() -> None:
-    loopback = [link for link in own_links() if str(link.address.ip) == "127.0.0.1"]
+    loopback = [link for link in own_addresses() if str(link.address.ip) == "127.0.0.1"]
     assert [link.default for link in loopback] == [False]
     assert loopback[0].address.network == ipaddress.ip_network("127.0.0.0/8")
