@@ -310,7 +310,7 @@ _LMDEPLOY = "Input length (1025) must be smaller than the model context length (
 @pytest.mark.parametrize(
     ("status", "said", "sampling", "kind", "words"),
     [
-        (400, {"error": {"message": _VLLM}}, {}, ContextLengthError, "1025 tokens"),
+        (400, {"error": {"message": _VLLM}}, {}, ContextLengthError, "at least 1025 tokens"),
         (400, {"error": {"message": _OLDER}}, {}, ContextLengthError, "1025 tokens"),
         (400, {"error": {"message": _CHARS}}, {}, ContextLengthError, "limit is 1024"),
         (400, {"object": "error", "message": _SGLANG}, {}, ContextLengthError, "1025 tokens"),
