@@ -38,8 +38,7 @@ LOGGED: dict[str, tuple[str, ...]] = {
     "llava_pack.serve.supervision.engine": ("{model}: {cause}; restarting in {number} s",),
     "llava_pack.serve.gateway.served": (_ENDED, "{model}: {request} ended: {reason}"),
     "llava_pack.serve.supervision.gateway": (
-        "{cause}; restarting in {number} s",
-        "its last output: {text}",
+        *("{cause}; restarting in {number} s", "its last output: {text}"),
     ),
     "llava_pack.serve.subprocesses": (
         "process {count} was killed but has not exited: it hangs in the kernel",

@@ -252,7 +252,7 @@ async def idle(settled: Callable[[], bool], within_s: float) -> None:
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-class Member(Protocol):
+class FleetMember(Protocol):
     """What stands somewhere: an engine here, or a replica."""
 
     @property
@@ -264,7 +264,7 @@ class Member(Protocol):
         """Where it stands."""
 
 
-def phases(models: Iterable[Member]) -> str:
+def phases(models: Iterable[FleetMember]) -> str:
     """Return where models stand, as one line.
 
     Args:
