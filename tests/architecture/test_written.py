@@ -39,6 +39,7 @@ IN_PLACE = {
     "placing:can_share": "into a private folder that is removed",
     "signing:generate": "a key that was not there: nothing is replaced",
     "signing:write_public": "a key that was not there: nothing is replaced",
+    "service_files:keep_join_key": "a key that was not there: what was is removed, and no link followed",
     "support_bundle:_write": "a support bundle that was not there: nothing is replaced",
     "support:_packed": "into memory",
     "stream:Sending._send_batch": "into memory",

@@ -5,6 +5,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ from llava_pack.serve.run_state import RunState, directories
 
 if TYPE_CHECKING:
     from llava_pack.engine.port import EngineInfo
+    from llava_pack.serve.access.credentials import ServeCredentials
     from llava_pack.serve.supervision.plans import EnginePlan
     from llava_pack.serve.supervision.supervisor import ServePlan
 
@@ -133,7 +135,7 @@ def serve_plan(
     from llava_pack.cli.server.proof import proof_of
     from llava_pack.serve.aliases import aliases_of
     from llava_pack.serve.logfile import log_path
-    from llava_pack.serve.supervision.plans import engine_command
+    from llava_pack.serve.supervision.plans import engine_command, longest_term_s
     from llava_pack.serve.supervision.supervisor import ServePlan
     from llava_pack.serve.supervision.systemd import Notifier
 
@@ -160,21 +162,12 @@ def serve_plan(
         care=server.care,
         policy=allowed.policy,
         audit=audit,
-        state=RunState(
-            pid=os.getpid(),
-            host=server.host,
-            port=port,
-            token=allowed.token,
-            keeps_token=server.keep_token,
-            socket=str(server.socket_path) if server.socket else None,
+        state=replace(
+            _state(server, allowed, port),
             models=models,
-            started=int(time.time()),
             bundle_id=replicas.expected.bundle_id if replicas.expected else bundle_id,
             log=str(log_path(directory)),
-            drain_s=server.drain_s,
-            llava_path=allowed.policy.llava_path,
-            public_url=allowed.policy.name.url,
-            reached_as=server.reached_as,
+            term_s=longest_term_s(plans),
             asked=asked,
             replicas=tuple(one.address for one in replicas.replicas),
         ),
@@ -185,6 +178,25 @@ def serve_plan(
         log=log_path(directory),
         notifier=Notifier.from_environment(os.environ),
         replicas=replicas,
+    )
+
+
+def _state(server: ServerOptions, allowed: "ServeCredentials", port: int) -> RunState:
+    """Return what is told of a run without models yet."""
+    return RunState(
+        pid=os.getpid(),
+        host=server.host,
+        port=port,
+        token=allowed.token,
+        keeps_token=server.keep_token,
+        socket=str(server.socket_path) if server.socket else None,
+        models=(),
+        started=int(time.time()),
+        bundle_id=None,
+        drain_s=server.drain_s,
+        llava_path=allowed.policy.llava_path,
+        public_url=allowed.policy.name.url,
+        reached_as=server.reached_as,
     )
 
 

@@ -29,7 +29,7 @@ _PRIVATE = tuple(
         ),
     )
 )
-_WHY = "whoever reaches the ports of several nodes can run programs on them"
+_WHY = "anyone who reaches the ports of several nodes can run programs on them"
 _HINT = "--address ADDRESS: this machine's on a network that only the nodes are on"
 _REJECTED = 0x0200  # Source: linux/ipv6_route.h, RTF_REJECT
 _NONE = "0" * 32

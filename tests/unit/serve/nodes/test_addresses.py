@@ -29,7 +29,7 @@ LINKS = (
         ("::1", "no other machine reaches ::1"),
         ("0.0.0.0", "expected a private address, got 0.0.0.0"),
         ("::", "expected a private address, got ::"),
-        ("203.0.113.9", "whoever reaches the ports of several nodes can run programs on them"),
+        ("203.0.113.9", "anyone who reaches the ports of several nodes can run programs on them"),
         ("100.64.0.1", "expected a private address"),
         ("224.0.0.1", "expected a private address"),
         ("255.255.255.255", "expected a private address"),
