@@ -16,6 +16,8 @@ is killed, a strand is left that ends the rest:
   the tether is gone.
 - What it leaves behind when it ends by itself is told to end, and has TERM_S seconds.
 - Whatever is left then is killed, whatever sessions and groups it made; on SIGQUIT at once.
+- Shared memory that what it ended had mapped is removed, if nobody has it mapped any more: who is
+  killed cannot do so itself, and some do not where they end in good order.
 
 Where both strands are killed at once, the kernel kills the program; nobody ends what that started.
 
@@ -29,7 +31,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -41,6 +43,7 @@ _PASSED_ON = (*_ENDING, signal.SIGABRT)
 _HEARD = (*_PASSED_ON, signal.SIGQUIT, signal.SIGCHLD, signal.SIGCONT)
 _PARENT_GONE = signal.SIGCONT  # one that was stopped hears of it too
 _AGAIN_S = 0.05
+_SHARED = "/dev/shm/"  # noqa: S108 - where shared memory lies; source: shm_overview(7)
 
 
 class Strand:
@@ -57,6 +60,7 @@ class Strand:
         self._child = child
         self._term_s = term_s
         self._kills_s = math.inf
+        self._mapped: set[str] = set()
         self._heard, hears = os.pipe()
         os.set_blocking(hears, False)
         signal.set_wakeup_fd(hears)
@@ -77,6 +81,7 @@ class Strand:
             if select.select([self._heard], [], [], timeout_s)[0]:
                 for number in os.read(self._heard, select.PIPE_BUF):
                     self._hear(number)
+        _remove_unmapped(self._mapped)
 
     def _reaped(self) -> bool:
         """Reap what has ended, and return whether there is anything left."""
@@ -95,6 +100,8 @@ class Strand:
     def _hear(self, number: int) -> None:
         if number == signal.SIGQUIT:
             self._kills_s = -math.inf
+        if number in _ENDING:  # afterwards nobody is left to tell
+            self._mapped |= _mapped(_descendants())
         if number in _PASSED_ON and self._child:
             os.kill(self._child, number)
             os.kill(self._child, signal.SIGCONT)
@@ -106,7 +113,9 @@ class Strand:
 
     def _send(self, *numbers: int) -> None:
         """Send signals to everything below this process."""
-        for pid in {*_descendants(), self._child} - {0}:
+        below = {*_descendants(), self._child} - {0}
+        self._mapped |= _mapped(below)
+        for pid in below:
             for number in numbers:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, number)
@@ -199,6 +208,26 @@ def _descendants() -> list[int]:
     while level := [child for pid in level for child in children.get(pid, ())]:
         found += level
     return found
+
+
+def _mapped(pids: Iterable[int]) -> set[str]:
+    """Return the shared memory that processes have mapped. Source: proc(5), maps."""
+    found: set[str] = set()
+    for pid in pids:
+        with suppress(OSError), open(f"/proc/{pid}/maps") as maps:  # noqa: PTH123 - as above
+            found |= {line[line.index(_SHARED) : -1] for line in maps if _SHARED in line}
+    return found
+
+
+def _remove_unmapped(paths: set[str]) -> None:
+    """Remove shared memory of this account that nobody has mapped."""
+    if not paths:
+        return
+    everybody = (int(name) for name in _listed("/proc") if name.isdecimal())
+    for path in paths - _mapped(everybody):
+        with suppress(OSError):
+            if os.stat(path).st_uid == os.getuid():  # noqa: PTH116 - as above
+                os.unlink(path)  # noqa: PTH108 - as above
 
 
 def _listed(folder: str) -> list[str]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava_pack.engine.port import Message, Picture, Request
-from llava_pack.serve.gateway.routing import YIELDS, Load, affinity_of, choose
+from llava_pack.serve.gateway.routing import YIELDS, ReplicaLoad, affinity_of, choose
 
 AFFINITIES = st.binary(max_size=8)
 
@@ -17,7 +17,7 @@ def loads(draw, *, most=8, busy=40):
     """Draw replicas with names of their own, whatever their slots and loads."""
     names = draw(st.lists(st.text(min_size=1, max_size=12), unique=True, max_size=most))
     return [
-        Load(
+        ReplicaLoad(
             replica=name,
             slots=draw(st.integers(1, 16)),
             busy=draw(st.integers(0, busy)),
@@ -71,7 +71,7 @@ def test_one_that_leaves_or_comes_moves_only_what_is_its_own(replicas, affinity,
 def test_what_runs_is_balanced_however_alike_the_requests(count, slots, affinities):
     busy = Counter({f"10.0.0.{number}:7860": 0 for number in range(count)})
     for affinity in affinities:
-        replicas = [Load(replica=name, slots=slots, busy=busy[name]) for name in busy]
+        replicas = [ReplicaLoad(replica=name, slots=slots, busy=busy[name]) for name in busy]
         chosen = choose(replicas, affinity)
         assert chosen is not None
         busy[chosen.replica] += 1
@@ -80,7 +80,7 @@ def test_what_runs_is_balanced_however_alike_the_requests(count, slots, affiniti
 
 
 def test_idle_replicas_share_what_is_asked_by_their_slots():
-    replicas = [Load(replica=f"r{slots}", slots=slots, busy=0) for slots in (2, 4, 8)]
+    replicas = [ReplicaLoad(replica=f"r{slots}", slots=slots, busy=0) for slots in (2, 4, 8)]
     asked = [choose(replicas, str(number).encode()) for number in range(14_000)]
     counts = Counter(one.replica for one in asked if one is not None)
     for name, expected in (("r2", 2000), ("r4", 4000), ("r8", 8000)):

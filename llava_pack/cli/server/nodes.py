@@ -74,8 +74,8 @@ class NodeOptions:
             raise UsageError("goes only with --join", subject=", ".join(given), hint=_PRINTED)
         if self.nodes > 1 and self.address is None:
             raise UsageError(
-                "expected --address beside it: the nodes open ports that take programs from "
-                "whoever reaches them, so no address is chosen for you",
+                "expected --address beside it: the nodes open ports that run programs of "
+                "anybody who reaches them, so no address is chosen for you",
                 subject="--nodes",
                 hint="leave it out, or add --address ADDRESS: this machine's on a network that "
                 "only the nodes are on",
@@ -176,7 +176,7 @@ def tell_nodes(meeting: "Meeting", *, as_json: bool) -> None:
         console.document("nodes", {"join": list(lines), "firewall": dict(walls)})
         return
     console.say(
-        f"Whoever reaches the ports of the nodes on {meeting.interface} can run programs on "
+        f"Anybody who reaches the ports of the nodes on {meeting.interface} can run programs on "
         "them. As root, on each node, with the firewall that is there:"
     )
     for name, line in walls.items():

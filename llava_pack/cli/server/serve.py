@@ -5,7 +5,9 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +24,7 @@ from llava_pack.serve.run_state import RunState, directories
 
 if TYPE_CHECKING:
     from llava_pack.engine.port import EngineInfo
+    from llava_pack.serve.access.credentials import ServeCredentials
     from llava_pack.serve.supervision.plans import EnginePlan
     from llava_pack.serve.supervision.supervisor import ServePlan
 
@@ -139,17 +142,15 @@ def serve_plan(
 
     directory = directories()[0]
     allowed = server.credentials(directory)
-    audit = server.audit(directory)
-    pictures = server.pictures
+    audit, pictures = server.audit(directory), server.pictures
     listening = server.listen()
     port = server.port if server.socket else listening.getsockname()[1]
-    loaded = tuple(plan.name for plan in plans)
     try:
-        replicas = front.plan(loaded, bundle_id, server, port)
-        models = loaded or ((replicas.expected.model,) if replicas.expected else ())
+        replicas = front.plan(tuple(plan.name for plan in plans), bundle_id, server, port)
+        models = tuple(plan.name for plan in plans) or replicas.models
         aliases = aliases_of(server.served_model_name or (), models)
     except BaseException:
-        listening.close()
+        server.let_go(listening)
         raise
     return ServePlan(
         listening=listening,
@@ -160,23 +161,13 @@ def serve_plan(
         care=server.care,
         policy=allowed.policy,
         audit=audit,
-        state=RunState(
-            pid=os.getpid(),
-            host=server.host,
+        state=replace(
+            _state(server, allowed, log_path(directory)),
             port=port,
-            token=allowed.token,
-            keeps_token=server.keep_token,
-            socket=str(server.socket_path) if server.socket else None,
             models=models,
-            started=int(time.time()),
-            bundle_id=replicas.expected.bundle_id if replicas.expected else bundle_id,
-            log=str(log_path(directory)),
-            drain_s=server.drain_s,
-            llava_path=allowed.policy.llava_path,
-            public_url=allowed.policy.name.url,
-            reached_as=server.reached_as,
+            bundle_id=bundle_id or replicas.bundle_id,
             asked=asked,
-            replicas=tuple(one.address for one in replicas.replicas),
+            replicas=replicas.addresses,
         ),
         state_directory=directory,
         web=server.web,
@@ -185,6 +176,26 @@ def serve_plan(
         log=log_path(directory),
         notifier=Notifier.from_environment(os.environ),
         replicas=replicas,
+    )
+
+
+def _state(server: ServerOptions, allowed: "ServeCredentials", log: Path) -> RunState:
+    """Return what is told of a run, as far as it follows from the server's options."""
+    return RunState(
+        pid=os.getpid(),
+        host=server.host,
+        port=server.port,
+        token=allowed.token,
+        keeps_token=server.keep_token,
+        socket=str(server.socket_path) if server.socket else None,
+        models=(),
+        started=int(time.time()),
+        bundle_id=None,
+        log=str(log),
+        drain_s=server.drain_s,
+        llava_path=allowed.policy.llava_path,
+        public_url=allowed.policy.name.url,
+        reached_as=server.reached_as,
     )
 
 

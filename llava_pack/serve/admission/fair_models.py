@@ -7,15 +7,7 @@ pictures are decoded only then: what waits in the line holds none.
 
 import time
 from collections import Counter
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -104,8 +96,8 @@ class Shared:
         return self._model.tally
 
     @property
-    def replicas(self) -> Sequence[Replica]:
-        """The engines that serve it, where there are several."""
+    def replicas(self) -> tuple[Replica, ...]:
+        """The engines that serve it, see `Served`."""
         return self._model.replicas
 
     @property
@@ -123,7 +115,7 @@ class Shared:
     @property
     def full(self) -> bool:
         """Whether the line is full."""
-        return self._model.full or self._queue_is_full()
+        return self._model.full or self._line.queue.held + self._waiting.total() >= self.most
 
     @property
     def most(self) -> int:
@@ -253,10 +245,6 @@ class Shared:
     def _seats(self) -> Seats:
         ahead = min(_AHEAD, self._queue)
         return Seats(self._slots + ahead, kept=ahead + (self._slots >= _MANY_SLOTS))
-
-    def _queue_is_full(self) -> bool:
-        """Return whether as many wait, here and at the engine, as may."""
-        return self._line.queue.held + self._waiting.total() >= self.most
 
     @property
     def _slots(self) -> int:

@@ -27,7 +27,7 @@ _DRAWN = 2.0 ** (8 * _HASH_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class ReplicaLoad:
     """A replica, as the rule sees it."""
 
     replica: str
@@ -50,15 +50,16 @@ class Load:
         return self.busy >= self.slots
 
 
-def choose(loads: Collection[Load], affinity: bytes) -> Load | None:
+def choose(loads: Collection[ReplicaLoad], affinity: bytes) -> ReplicaLoad | None:
     """Return the replica that answers a request, None where none is ready.
 
     Args:
         loads: of every replica.
         affinity: of the request, see `affinity_of`.
 
-    >>> idle, busy = Load(replica="a", slots=4, busy=0), Load(replica="b", slots=4, busy=3)
-    >>> [choose([idle, busy], bytes([n])).replica for n in range(4)]
+    >>> busy = {"a": 0, "b": 3}
+    >>> loads = [ReplicaLoad(replica=name, slots=4, busy=busy[name]) for name in busy]
+    >>> [choose(loads, bytes([n])).replica for n in range(4)]
     ['a', 'a', 'a', 'a']
     """
     ready = [load for load in loads if load.ready]
@@ -94,7 +95,7 @@ def _beginning(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return messages
 
 
-def _score(load: Load, affinity: bytes) -> float:
+def _score(load: ReplicaLoad, affinity: bytes) -> float:
     """Return how near a replica is to a request; the nearest one's share goes by its slots."""
     drawn = hashlib.blake2b(load.replica.encode(), key=affinity, digest_size=_HASH_BYTES).digest()
     return -load.slots / math.log((int.from_bytes(drawn) + 0.5) / _DRAWN)

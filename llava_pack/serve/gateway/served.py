@@ -20,7 +20,7 @@ from llava_pack.format.errors import PackError, ServeError
 from llava_pack.serve.counters import Tally
 from llava_pack.serve.engines.client import EngineConnection, connect
 from llava_pack.serve.feed import News
-from llava_pack.serve.gateway.routing import HERE, Load
+from llava_pack.serve.gateway.routing import HERE, ReplicaLoad
 from llava_pack.serve.liveness import SILENT_S
 from llava_pack.serve.port import LaterError, OverloadedError, Status, Vitals
 
@@ -116,10 +116,10 @@ class ServedEngine:
         return ()
 
     @property
-    def load(self) -> Load:
+    def load(self) -> ReplicaLoad:
         """What it has to do, as the choice among replicas sees it."""
         doubtful = self.vitals.stalled or self._clock() - self._lost_s < _DOUBT_S
-        return Load(
+        return ReplicaLoad(
             replica=self.replica,
             slots=max(1, self.info.slots if self.info else 1),
             busy=self.in_flight + self._of_others,

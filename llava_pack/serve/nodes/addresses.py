@@ -29,7 +29,7 @@ _PRIVATE = tuple(
         ),
     )
 )
-_WHY = "whoever reaches the ports of several nodes can run programs on them"
+_WHY = "anybody who reaches the ports of several nodes can run programs on them"
 _HINT = "--address ADDRESS: this machine's on a network that only the nodes are on"
 _REJECTED = 0x0200  # Source: linux/ipv6_route.h, RTF_REJECT
 _NONE = "0" * 32
@@ -38,7 +38,7 @@ _Interface = IPv4Interface | IPv6Interface
 
 
 @dataclass(frozen=True, kw_only=True)
-class Link:
+class NodeLink:
     """An address of this machine, and what has it.
 
     Attributes:
@@ -80,7 +80,9 @@ def parsed(text: str, option: str = "--address") -> IPv4Address | IPv6Address:
     return address
 
 
-def own_link(text: str, links: Iterable[Link], *, shared: bool, option: str = "--address") -> Link:
+def own_link(
+    text: str, links: Iterable[NodeLink], *, shared: bool, option: str = "--address"
+) -> NodeLink:
     """Return the link of this machine that has an address.
 
     Args:
@@ -134,7 +136,7 @@ def network_of(arguments: Sequence[str]) -> str:
     return next((str(one) for one in networks if address in one), named)
 
 
-def own_links() -> tuple[Link, ...]:
+def own_links() -> tuple[NodeLink, ...]:
     """Return the links of this machine."""
     import psutil  # type: ignore[import-untyped]
 
@@ -144,7 +146,7 @@ def own_links() -> tuple[Link, ...]:
         for entry in entries:
             with suppress(ValueError):
                 address = _with_network(entry.address, entry.netmask)
-                found.append(Link(interface=name, address=address, default=name in defaults))
+                found.append(NodeLink(interface=name, address=address, default=name in defaults))
     return tuple(found)
 
 

@@ -27,9 +27,9 @@ from llava_pack.serve.nodes.wire import (
     BEAT_S,
     MAX_LINE_BYTES,
     SILENT_S,
-    Admission,
     Application,
     Greeting,
+    JoinVerdict,
     NodeOrder,
     NodeReport,
     SharedSettings,
@@ -185,7 +185,7 @@ class Crew:
             send(writer, refusal(error))
             await writer.drain()
             return None
-        send(writer, Admission(proof=proof(self._plan.key, "head", greeting, application)))
+        send(writer, JoinVerdict(proof=proof(self._plan.key, "head", greeting, application)))
         return CrewMember(rank=application.rank, address=application.address, writer=writer)
 
     def _check(self, greeting: Greeting, application: Application) -> None:

@@ -21,7 +21,7 @@ from llava_pack.serve.engines.http_exchange import CutOffError, GoneError, HttpE
 from llava_pack.serve.engines.openai_events import DONE, AnswerReader, payload_of
 from llava_pack.serve.replicas.question import TOKENIZE, answer_body, tokenize_body
 from llava_pack.serve.replicas.refusals import key_refused, refusal
-from llava_pack.serve.replicas.report import PROBES, Report, report_of
+from llava_pack.serve.replicas.report import PROBES, ReplicaReport, report_of
 
 PROBE_S = 5.0
 """How long a replica may take over its probes."""
@@ -84,7 +84,7 @@ class ReplicaConnection:
         """
         return (await self.report()).stats
 
-    async def report(self) -> Report:
+    async def report(self) -> ReplicaReport:
         """Ask how it stands; no work is made for its engine.
 
         Raises:

@@ -7,9 +7,9 @@ from llava_pack.format.errors import ServeError
 from llava_pack.serve.replicas.address import ReplicaAddress
 from llava_pack.serve.replicas.dialling import direct
 from llava_pack.serve.replicas.refusals import KeyRefusedError
-from llava_pack.serve.replicas.report import Report, check_same
+from llava_pack.serve.replicas.report import ReplicaReport, check_same
 
-Looks = dict[str, Report | ServeError]
+Looks = dict[str, ReplicaReport | ServeError]
 """What each replica said of itself, by address; or why it could not be asked."""
 
 
@@ -29,7 +29,7 @@ def served_by(looks: Looks) -> tuple[str, str | None]:
     Raises:
         ServeError: none could.
     """
-    found = next((look for look in looks.values() if isinstance(look, Report)), None)
+    found = next((look for look in looks.values() if isinstance(look, ReplicaReport)), None)
     if found is None:
         told = "; ".join(f"{address}: {why}" for address, why in looks.items())
         raise ServeError(
@@ -49,7 +49,7 @@ def check_looks(
         IntegrityError: one has another bundle.
     """
     for address, look in looks.items():
-        if isinstance(look, Report):
+        if isinstance(look, ReplicaReport):
             check_same(address, look, model, bundle_id)
         else:
             say(f"! {address}: {look.message}; it is asked again every second")
@@ -62,7 +62,7 @@ async def _looks(replicas: Sequence[ReplicaAddress]) -> Looks:
     return {one.address: look for one, look in zip(replicas, looks, strict=True)}
 
 
-async def _look(replica: ReplicaAddress) -> Report | ServeError:
+async def _look(replica: ReplicaAddress) -> ReplicaReport | ServeError:
     async with direct(replica) as connection:
         try:
             return await connection.report()

@@ -18,7 +18,7 @@ PROBES = ("/readyz", "/startupz", "/livez")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class ReplicaReport:
     """How a server stands."""
 
     model: str
@@ -31,7 +31,7 @@ class Report:
     stats: Stats
 
 
-def report_of(readiness: Any, startup: Any, live: Any) -> Report:
+def report_of(readiness: Any, startup: Any, live: Any) -> ReplicaReport:
     """Return what the bodies of the probes say.
 
     Raises:
@@ -48,7 +48,7 @@ def report_of(readiness: Any, startup: Any, live: Any) -> Report:
         started, moves = startup["models"][name], live["models"][name]
         running, waiting = int(moves["running"]), int(moves["waiting"])
         stalled = readiness_of_it == "stalled" or readiness.get("pictures") == "stalled"
-        return Report(
+        return ReplicaReport(
             model=str(name),
             bundle_id=readiness["bundle_id"],
             status=_status(readiness_of_it, started),
@@ -92,7 +92,7 @@ def _info(name: str, started: Mapping[str, Any]) -> EngineInfo | None:
     )
 
 
-def check_same(address: str, report: Report, model: str, bundle_id: str | None) -> None:
+def check_same(address: str, report: ReplicaReport, model: str, bundle_id: str | None) -> None:
     """Refuse a replica that would answer as another model does.
 
     Args:

@@ -26,7 +26,7 @@ from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.serve.plain import to_plain
-from llava_pack.serve.supervision.fleet import Fleet, Member, phases
+from llava_pack.serve.supervision.fleet import Fleet, FleetMember, phases
 from llava_pack.serve.supervision.listener import listen_on_socket
 from llava_pack.serve.supervision.plans import EnginePlan
 from llava_pack.serve.supervision.replicas import Replicas
@@ -132,7 +132,7 @@ class ControlServer:
         while not doing.done():
             await asyncio.wait({doing}, timeout=within_s)
             within_s = _TELL_EVERY_S
-            members: list[Member] = [*self._fleet.values(), *self._replicas.values()]
+            members: list[FleetMember] = [*self._fleet.values(), *self._replicas.values()]
             now, now_s = phases(members), time.monotonic()
             if now != told or now_s - told_s > _REPEAT_EVERY_S:
                 told, told_s = now, now_s

@@ -24,9 +24,9 @@ from llava_pack.serve.nodes.wire import (
     BEAT_S,
     MAX_LINE_BYTES,
     SILENT_S,
-    Admission,
     Application,
     Greeting,
+    JoinVerdict,
     NodeOrder,
     NodeReport,
     new_nonce,
@@ -169,7 +169,7 @@ class _Follower:
         )
         own_proof = proof(self._plan.key, "follower", greeting, application)
         send(writer, replace(application, proof=own_proof))
-        admission = await receive(reader, Admission)
+        admission = await receive(reader, JoinVerdict)
         if admission.kind:
             raise error_of_kind(
                 admission.kind, admission.message, admission.hint, subject=self._head

@@ -20,7 +20,7 @@ from llava_pack.serve.port import Status, Vitals
 from llava_pack.serve.replicas.address import ReplicaAddress
 from llava_pack.serve.replicas.connection import ReplicaConnection
 from llava_pack.serve.replicas.dialling import relayed_at
-from llava_pack.serve.replicas.report import Report, check_same
+from llava_pack.serve.replicas.report import ReplicaReport, check_same
 from llava_pack.serve.supervision.relay import Port, relayed
 
 _log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class SupervisedReplica:
         self._expected = expected
         self._on_status = on_status
         self._status = Status(phase="starting")
-        self._report: Report | None = None
+        self._report: ReplicaReport | None = None
         self._losses = 0
         self._refusing = False
         self._stopping = asyncio.Event()

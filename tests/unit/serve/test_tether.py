@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import mmap
 import os
 import signal
 import subprocess
@@ -335,6 +336,38 @@ while True: time.sleep(60)
         assert process.returncode == -signal.SIGKILL
 
     _with(code, use, term_s=60)
+
+
+@pytest.mark.parametrize("how", ["told", "killed", "its program is killed"])
+def test_shared_memory_goes_with_the_last_that_had_it_mapped(how: str) -> None:
+    """As an engine's, whose processes are killed before they can remove it."""
+    own, others = (Path(f"/dev/shm/lp-{uuid.uuid4().hex}") for _ in range(2))
+    code = f"""
+import mmap, os, sys, time
+for path in sys.argv[1:]:
+    with open(path, "wb+") as file:
+        file.truncate(4096)
+        kept = mmap.mmap(file.fileno(), 4096)
+        globals()[path] = kept
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(600)
+{_SAYS_SO}
+time.sleep(600)
+"""
+
+    async def use(process: Process) -> None:
+        assert await _first_line(process)
+        with others.open("rb") as file, mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ):
+            if how == "its program is killed":
+                os.kill(process.pid, signal.SIGKILL)
+            else:
+                await end(process, force=how == "killed")
+            assert await process.gone(_SLACK_S)
+            assert (own.exists(), others.exists()) == (False, True)
+
+    _with(code, use, arguments=(str(own), str(others)))
+    others.unlink()
 
 
 @pytest.mark.parametrize(

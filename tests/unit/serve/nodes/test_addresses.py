@@ -7,15 +7,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.nodes.addresses import Link, own_link, own_links, parsed
+from llava_pack.serve.nodes.addresses import NodeLink, own_link, own_links, parsed
 
 LINKS = (
-    Link(interface="lo", address=ipaddress.ip_interface("127.0.0.1/8")),
-    Link(interface="eth0", address=ipaddress.ip_interface("192.168.1.7/24"), default=True),
-    Link(interface="ib0", address=ipaddress.ip_interface("10.0.0.1/24")),
-    Link(interface="ib0", address=ipaddress.ip_interface("10.0.0.9/24")),
-    Link(interface="ib0", address=ipaddress.ip_interface("fd00::1/64")),
-    Link(interface="eth0", address=ipaddress.ip_interface("203.0.113.9/24"), default=True),
+    NodeLink(interface="lo", address=ipaddress.ip_interface("127.0.0.1/8")),
+    NodeLink(interface="eth0", address=ipaddress.ip_interface("192.168.1.7/24"), default=True),
+    NodeLink(interface="ib0", address=ipaddress.ip_interface("10.0.0.1/24")),
+    NodeLink(interface="ib0", address=ipaddress.ip_interface("10.0.0.9/24")),
+    NodeLink(interface="ib0", address=ipaddress.ip_interface("fd00::1/64")),
+    NodeLink(interface="eth0", address=ipaddress.ip_interface("203.0.113.9/24"), default=True),
 )
 
 
@@ -29,7 +29,7 @@ LINKS = (
         ("::1", "no other machine reaches ::1"),
         ("0.0.0.0", "expected a private address, got 0.0.0.0"),
         ("::", "expected a private address, got ::"),
-        ("203.0.113.9", "whoever reaches the ports of several nodes can run programs on them"),
+        ("203.0.113.9", "anybody who reaches the ports of several nodes can run programs on them"),
         ("100.64.0.1", "expected a private address"),
         ("224.0.0.1", "expected a private address"),
         ("255.255.255.255", "expected a private address"),
