@@ -11,8 +11,6 @@ from llava_pack.lock.torch_build import DRIVER_FLOORS, Cuda
 from llava_pack.profiles.profile import Release
 from llava_pack.runtimes import RUNTIMES
 
-_OWN_ENGINE = "leave out --runtime: llava-pack's own engine has a torch for older machines"
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseTarget:
@@ -104,7 +102,7 @@ def _line(title: str, release: Release, why: str = "") -> str:
     """Return what is told of a release that is chosen, or of one that is not."""
     name = f"{title} {release.version}"
     if why:
-        return f"not {name} ({_device(release.cuda)}): {why}"
+        return f"{name} ({_device(release.cuda)}) does not run there: {why}"
     return f"{name}: {_device(release.cuda)}, glibc 2.{release.glibc_minor} or newer"
 
 
@@ -114,13 +112,13 @@ def _ways_out(engine: Engine, releases: tuple[Release, ...], place: ReleaseTarge
         newer = replace(place, gpu=replace(place.gpu, driver=None))
         would = [one for one in releases if not any(newer.refusals(one))]
         if would:
-            yield f"install an NVIDIA driver of at least {DRIVER_FLOORS[would[-1].cuda]}"
+            yield f"install an NVIDIA driver of at least {DRIVER_FLOORS[would[-1].cuda]} there"
     for name, other in RUNTIMES.items():
         others = () if other.profile is None else other.profile.releases
         fits = (not any(place.refusals(one)) for one in others)
         if name != engine and any(fits):
             yield f"--runtime {name} has a release that runs there"
-    yield _OWN_ENGINE
+    yield "leave out --runtime: llava-pack's own engine has a torch for older machines"
 
 
 def check_backend(release: Release, backend: str | None) -> None:

@@ -18,6 +18,8 @@ _TERM_S = 25.0
 _DRAIN_S = 20
 _BEFORE_DRAIN = "0.11.2"
 """The last of our releases without --shutdown-timeout."""
+_STILL = frozenset({"LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration"})
+"""Classes without a processor of videos, which has no such backend; see `Launch.architecture`."""
 _CPU_CACHE_GIB = 2
 """It is taken at once, whatever is asked."""
 
@@ -35,7 +37,8 @@ def _options(launch: Launch) -> Iterator[str]:
         yield from ("--max-model-len", str(launch.context_tokens))
     yield from ("--max-num-seqs", str(launch.slots))
     yield from ("--limit-mm-per-prompt", json.dumps({"image": launch.pictures}))
-    yield from ("--mm-processor-kwargs", json.dumps({"backend": "pil"}))
+    if launch.architecture in _STILL:
+        yield from ("--mm-processor-kwargs", json.dumps({"backend": "pil"}))
     yield from ("--generation-config", "vllm")  # a model's folder brings no sampling of its own
     yield from ("--allowed-media-domains", "invalid.", "--disable-fastapi-docs")
     yield from ("--enable-prompt-tokens-details", "--disable-uvicorn-access-log")

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.wheels import write_environments
 
 pytestmark = pytest.mark.namespace
 STEP_BYTES = 24 * 1024
@@ -21,7 +22,9 @@ def unshared(*flags):
 def test_on_a_full_disk_the_old_generation_stays_and_what_frees_space_works(site):
     floors = {"disk_bytes": 1}
     old = site.write("old", floors=floors)
-    new = site.write("new", floors=floors, weights=os.urandom(100_000), release=1_800_000_000)
+    both = write_environments(site.folder.with_name("made"))
+    changed = {"weights": os.urandom(100_000), "release": 1_800_000_000}
+    new = site.write("new", floors=floors, **changed, **both)
     driver = ROOT / "tests/support/full_disk.py"
     arguments = [site.folder, old, site.ids["old"], new, site.ids["new"], STEP_BYTES]
     done = subprocess.run(

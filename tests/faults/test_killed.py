@@ -7,6 +7,7 @@ import pytest
 from llava_pack.format.progress import Silent
 from llava_pack.installation import removal
 from tests.support.site import Site, complete
+from tests.support.wheels import write_environments
 
 STEPS = ("place", "python", "venv", "model", "smoke", "seal", "switch", "close")
 SEED = 20261127
@@ -16,8 +17,9 @@ SEED = 20261127
 def upgrade(memory):
     """Give a site with an old generation, saved, and what a new one comes to."""
     site = Site(memory / "upgrade")
+    both = write_environments(memory / "made")
     site.write("old")
-    site.write("new", weights=b"newer weights", release=1_800_000_000)
+    site.write("new", weights=b"newer weights", release=1_800_000_000, **both)
     site.install("old")
     site.save()
     site.install("new")

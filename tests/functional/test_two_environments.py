@@ -171,6 +171,14 @@ def test_the_original_layout_has_its_tokenizer_beside_it(run, wheels, tmp_path):
     assert [path.name for path in (bundle / "model").iterdir()] == ["llava-v1-demo"]
 
 
+def test_on_a_cpu_nothing_is_compiled_by_the_systems_programs(run, wheels):
+    write_wheel(wheels, "sglang", "0.5.23+cpu", "torch", "httpx")
+    plan = run("plan", "demo", *CPU, "--runtime", "sglang")
+    assert plan["floors"]["tools"] == []
+    assert plan["serving"]["precision"] == "fp16"
+    assert plan["floors"]["driver"] is None
+
+
 @pytest.mark.engine
 def test_both_are_installed_without_a_network_and_share_their_files(command_line, tmp_path):
     """The gateway's wheels are the real ones; the engine's are few and small."""

@@ -40,8 +40,8 @@ TAKEN_WHOLE = {
     PackOptions: ("target", {"plan", "lock", "build", "doctor"}),
     PackChoices: ("torch_backend", {"plan", "lock", "build", "deploy", "doctor"}),
     ServerOptions: ("stall_s", {"serve"}),
-    ReplicaOptions: ("replica_key_file", {"serve", "start"}),
     NodeOptions: ("fingerprint", {"serve"}),
+    ReplicaOptions: ("replica_key_file", {"serve", "start"}),
 }
 """Of each dataclass: an option by which the commands that have it are found, and who they are."""
 WAYS = {

@@ -27,6 +27,16 @@ def write_wheel(
     return wheel
 
 
+def write_environments(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Write wheels of an engine's own environment, and one that llava-pack's has too.
+
+    They are fields of `BundleSimulator`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    engine = (write_wheel(folder, "vllm", "1.0", "shared"), write_wheel(folder, "other", "2.0"))
+    return {"engine": engine, "shared": (write_wheel(folder, "shared", "1.0"),)}
+
+
 def write_sdist(
     folder: Path,
     name: str,

@@ -10,7 +10,7 @@ import pytest
 from llava_pack.format.progress import Silent
 from llava_pack.target import relocation
 from tests.support.python_archive import write_archive
-from tests.support.wheels import write_wheel
+from tests.support.wheels import write_environments
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +20,7 @@ def archive(tmp_path_factory):
 
 @pytest.fixture
 def wheels(tmp_path):
-    folder = tmp_path / "made"
-    folder.mkdir()
-    return {
-        "engine": (
-            write_wheel(folder, "vllm", "1.0", "shared"),
-            write_wheel(folder, "other", "2.0"),
-        ),
-        "shared": (write_wheel(folder, "shared", "1.0"),),
-    }
+    return write_environments(tmp_path / "made")
 
 
 def generation(host, number=1):

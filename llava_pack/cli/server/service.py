@@ -109,10 +109,8 @@ def install(
         console.verbatim(f"{program} status")
         return
     if value_of("--nodes", unit.arguments) is not None:
-        who = f"as {unit.account}, " if unit.system else ""
-        console.say(
-            f"the lines for the other nodes: {who}{program} serve --detach with those options"
-        )
+        console.say("the lines for the other nodes, as the account of the service:")
+        console.say(f"  {shlex.join([program, 'serve', '--detach', *unit.arguments])}")
     if key_file is not None:
         console.say(f"a key for clients, which outlives every start, is in {key_file}; to show it:")
         console.say(f"  cat {shlex.quote(str(key_file))}")

@@ -78,8 +78,11 @@ def stop(
     else:
         left = []
         _end(server, force=force)
-        which = "the node" if server.follower else "the server"
-        console.say(f"{console.mark('ok')} {which}, process {server.pid}, has stopped")
+        mark = console.mark("ok")
+        if server.follower:
+            console.say(f"{mark} the node, process {server.pid}, has stopped")
+        else:
+            console.say(f"{mark} the server, process {server.pid}, has stopped")
         for other in running():
             console.say(f"still running: {', '.join(other.models)}, process {other.pid}")
     if as_json:

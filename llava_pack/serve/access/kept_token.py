@@ -48,7 +48,7 @@ def kept_token(path: Path) -> KeptToken:
         kept = KeptToken(**json.loads(data))
         if all(isinstance(one, str) and len(one) >= TOKEN_BYTES for one in asdict(kept).values()):
             return kept
-    raise file.unusable("it is damaged")
+    raise file.damaged()
 
 
 def renewed_token(path: Path) -> KeptToken:
@@ -64,6 +64,4 @@ def renewed_token(path: Path) -> KeptToken:
 
 
 def _file(path: Path) -> PrivateFile:
-    return PrivateFile(
-        path=path, title="token", hint="llava-pack keys renew-token makes another one"
-    )
+    return PrivateFile(path=path, hint="llava-pack keys renew-token makes another one")

@@ -18,12 +18,10 @@ class PrivateFile:
 
     Attributes:
         path: of the file.
-        title: of the secret, for errors.
         hint: how to have another.
     """
 
     path: Path
-    title: str
     hint: str
 
     def read(self) -> bytes | None:
@@ -38,10 +36,10 @@ class PrivateFile:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self.unusable(reason_of(error)) from error
+            raise _unusable(self, reason_of(error)) from error
         with os.fdopen(descriptor, "rb") as file:
             if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
-                raise self.unusable("it is open to other accounts, expected mode 0600")
+                raise _unusable(self, "it is open to other accounts, expected mode 0600")
             return file.read(_MAX_BYTES)
 
     def write(self, data: bytes) -> None:
@@ -57,12 +55,16 @@ class PrivateFile:
         except OSError as error:
             if error.errno in files.FULL:
                 raise SpaceError(
-                    f"no {self.title} is kept: {reason_of(error)}", subject=str(self.path)
+                    f"no secret is kept: {reason_of(error)}", subject=str(self.path)
                 ) from error
-            raise self.unusable(reason_of(error)) from error
+            raise _unusable(self, reason_of(error)) from error
 
-    def unusable(self, why: str) -> UsageError:
-        """Return the error for a file that is no use."""
-        return UsageError(
-            f"the kept {self.title} cannot be used: {why}", subject=str(self.path), hint=self.hint
-        )
+    def damaged(self) -> UsageError:
+        """Return the error for a file that holds something else."""
+        return _unusable(self, "it is damaged")
+
+
+def _unusable(file: PrivateFile, why: str) -> UsageError:
+    return UsageError(
+        f"the kept secret cannot be used: {why}", subject=str(file.path), hint=file.hint
+    )

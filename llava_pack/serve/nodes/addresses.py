@@ -161,14 +161,14 @@ def _with_network(address: str, mask: str | None) -> _Interface:
 
 def _default_interfaces() -> frozenset[str]:
     """Return the interfaces that a default route goes out at. Source: proc(5), net/route."""
-    rows = [row.split() for row in _lines("/proc/net/route")[1:]]
+    rows = [row.split() for row in _rows("/proc/net/route")[1:]]
     found = {row[0] for row in rows if {row[1], row[7]} == {_NONE[:8]}}
-    rows = [row.split() for row in _lines("/proc/net/ipv6_route")]
+    rows = [row.split() for row in _rows("/proc/net/ipv6_route")]
     usable = [row for row in rows if not int(row[8], 16) & _REJECTED]
     return frozenset(found | {row[9] for row in usable if (row[0], row[1]) == (_NONE, "00")})
 
 
-def _lines(path: str) -> list[str]:
+def _rows(path: str) -> list[str]:
     with suppress(OSError):
         return Path(path).read_text(encoding="ascii").splitlines()
     return []

@@ -77,7 +77,7 @@ def _kept(path: Path) -> str | None:
         return None
     key = data.decode(errors="replace").strip()
     if not _KEY.fullmatch(key):
-        raise _file(path).unusable("it is damaged")
+        raise _file(path).damaged()
     return key
 
 
@@ -87,7 +87,7 @@ def _keep(path: Path, key: str) -> str:
 
 
 def _file(path: Path) -> PrivateFile:
-    return PrivateFile(path=path, title="join key", hint=f"remove {path}; {_hint()}")
+    return PrivateFile(path=path, hint=f"remove {path}; {_hint()}")
 
 
 def _hint() -> str:

@@ -64,8 +64,8 @@ def test_the_reasons_name_each_newer_one():
     assert choice.reasons == (
         "wheels for x86_64, glibc 2.28, Python 3.11",
         "vLLM 0.11.2: CUDA 12, glibc 2.28 or newer",
-        "not vLLM 0.33.0 (CUDA 13): glibc 2.28, needs 2.31; driver 535.104.05, needs 580.65",
-        "not vLLM 0.19.1 (CUDA 12): glibc 2.28, needs 2.31",
+        "vLLM 0.33.0 (CUDA 13) does not run there: glibc 2.28, needs 2.31; driver 535.104.05, needs 580.65",
+        "vLLM 0.19.1 (CUDA 12) does not run there: glibc 2.28, needs 2.31",
     )
 
 
