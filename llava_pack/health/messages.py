@@ -15,15 +15,13 @@ from llava_pack.health import vocabulary
 from llava_pack.health.shapes import LEFT_OUT, Form, OneOf, Shape, Told
 from llava_pack.serve.port import PHASES
 
+_ENDING = "shutting down"
 _ENDED = (
     "{model}: {request} ended: {reason}; {count} tokens in, {count} out; queued {number} s, "
     "first token {number} s, all {number} s"
 )
 LOGGED: dict[str, tuple[str, ...]] = {
-    "llava_pack.serve.supervision.supervisor": (
-        "serving {models}, process {count}",
-        "shutting down",
-    ),
+    "llava_pack.serve.supervision.supervisor": ("serving {models}, process {count}", _ENDING),
     "llava_pack.serve.supervision.control": ("control: {order}",),
     "llava_pack.serve.gateway.guard": (
         "request {request}: {route} is {count} after {number} s",
@@ -55,6 +53,9 @@ LOGGED: dict[str, tuple[str, ...]] = {
     "llava_pack.serve.gateway.fencing": ("fence: {fence}",),
     "llava_pack.engine.process.enclosure": ("fence: {fence}", "{text}"),
     "llava_pack.serve.supervision.engine_process": ("{model}: {text}",),
+    "llava_pack.serve.supervision.ordered_engine": ("{model}: {text}",),
+    "llava_pack.serve.supervision.follower": ("{text}",),
+    "llava_pack.serve.nodes.crew": ("a connection that is no node's: {text}",),
     "llava_pack.engine": ("{cause}",),
     "llava_pack.engine.process.process": ("the parent process has exited: shutting down",),
     "llava_pack.engine.process.loop": ("the engine stopped", "{cause}"),
