@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 from llava_pack.format.precision import PRECISIONS
 from llava_pack.format.target import UNKNOWN
-from llava_pack.health.messages import FOUND, read
+from llava_pack.health.messages import FOUND
+from llava_pack.health.reading import read
 from llava_pack.health.report import HealthCode, Layer, Level
 from llava_pack.health.shapes import (
     Either,

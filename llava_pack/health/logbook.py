@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any
 
 from llava_pack.health import vocabulary
-from llava_pack.health.messages import LOGGED, read
+from llava_pack.health.messages import LOGGED
+from llava_pack.health.reading import read
 from llava_pack.health.shapes import Told
 
 _MAX_LINE_CHARS = 2000

@@ -23,6 +23,8 @@ from llava_pack.serve.origin import account_folder, held, origin, state_name, st
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 64 * 1024
 DRAIN_S = 30.0
+TERM_S = 5.0
+"""How long a process gets that is told to end, where nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class RunState:
     """Path of its log."""
     drain_s: float = DRAIN_S
     """How long running requests may take to finish at shutdown."""
+    term_s: float = TERM_S
+    """How long its engines may then take to end."""
     controller: str = ""
     """URL of LLaVA's own controller; empty where llava-pack's engine serves."""
     llava_path: str = ""

@@ -19,10 +19,9 @@ from llava_pack.format.errors import PackError, ServeError, reason_of
 from llava_pack.profiles.profile import Launch
 from llava_pack.serve.engines.client import EngineAddress
 from llava_pack.serve.nodes.others import Alone, Others
+from llava_pack.serve.run_state import TERM_S
 
 _log = logging.getLogger(__name__)
-TERM_S = 5.0
-"""How long a process gets that is told to end, where nothing else is said."""
 _DUMP_S = 2.0
 _REAP_S = 2.0
 _TETHER = Path(__file__).with_name("tether.py")

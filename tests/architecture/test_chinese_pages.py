@@ -26,6 +26,7 @@ HEADING = re.compile(r"^(#+) (.+)\n", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 EVERYDAY = {
     "copy",
+    "head",
     "health",
     "key",
     "left out",
@@ -37,7 +38,8 @@ EVERYDAY = {
     "store",
     "target",
 }
-"""Words of the list that also mean something else: "this page", an "API key", Prometheus' target."""
+"""Words of the list that also mean something else: "this page", an "API key", Prometheus' target,
+and a model's head."""
 
 
 @dataclass(frozen=True)

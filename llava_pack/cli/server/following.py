@@ -109,6 +109,7 @@ def follower_plan(
             bundle_id=bundle_id,
             log=str(log_path(directory)),
             drain_s=0.0,
+            term_s=plan.term_s,
             asked=asked,
         ),
         state_directory=directory,

@@ -32,8 +32,8 @@ WAYS: Ways = {
 _LOOK_EVERY_S = 0.1
 _FORCE_AFTER_S = 0.5
 _KILL_AFTER_S = 3.0
-_CLOSE_S = 10.0
-"""What a server needs at most to end its processes, once running requests have had their time."""
+_CLOSE_S = 5.0
+"""What a server needs more than its requests and engines, to end all that is left."""
 _LAST_S = 5.0
 _CLEAR_S = 2.0
 
@@ -170,7 +170,7 @@ def _clear(folder: Path) -> None:
 
 def _orders(server: RunState, *, force: bool) -> Iterator[tuple[float, signal.Signals | None]]:
     """Yield what a server is told and after how many seconds; at the end, nothing helps."""
-    forced_s = _FORCE_AFTER_S if force else server.drain_s + _CLOSE_S
+    forced_s = _FORCE_AFTER_S if force else server.drain_s + server.term_s + _CLOSE_S
     yield 0.0, signal.SIGTERM
     yield forced_s, signal.SIGTERM
     yield forced_s + _KILL_AFTER_S, signal.SIGKILL

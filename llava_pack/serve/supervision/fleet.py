@@ -17,7 +17,7 @@ from llava_pack.serve.port import Status
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision.engine import SupervisedEngine
 from llava_pack.serve.supervision.engine_process import Proof
-from llava_pack.serve.supervision.plans import EnginePlan
+from llava_pack.serve.supervision.plans import EnginePlan, longest_term_s
 
 _LOOK_EVERY_S = 0.1
 
@@ -92,6 +92,11 @@ class Fleet(Mapping[str, SupervisedEngine]):
     def news(self) -> tuple[News, ...]:
         """Return how every model stands."""
         return tuple(engine.news for engine in self._engines.values())
+
+    @property
+    def term_s(self) -> float:
+        """Seconds that its engines may take to end."""
+        return longest_term_s(self._plans.values())
 
     def launch(self, plan: EnginePlan) -> asyncio.Task[None]:
         """Begin to start a model and return the task that keeps it running.

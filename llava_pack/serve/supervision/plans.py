@@ -3,7 +3,7 @@
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from llava_pack.profiles.launcher import KEY_VARIABLE
 from llava_pack.profiles.profile import Launch, Node, Profile
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.engines.client import EngineAddress
+from llava_pack.serve.run_state import TERM_S
 from llava_pack.serve.subprocesses import EngineCommand
 from llava_pack.serve.supervision.foreign import UNFENCED, launcher_argv
 
@@ -77,6 +78,12 @@ class EnginePlan:
     """What it must answer before it counts as ready."""
     node: Node | None = None
     """Its place among several machines, None for alone."""
+
+    @property
+    def term_s(self) -> float:
+        """Seconds that its engine gets when it is told to end."""
+        profile = RUNTIMES[self.engine].profile
+        return TERM_S if profile is None else profile.term_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +155,11 @@ def installed_plan(
         known_answers=manifest.known_answers,
     )
     return replace(bundled, **options.given)
+
+
+def longest_term_s(plans: Iterable[EnginePlan]) -> float:
+    """Return how long the engines of a run may take to end, all told at once."""
+    return max((plan.term_s for plan in plans), default=TERM_S)
 
 
 def check_fence(plan: EnginePlan, fence: FenceMode) -> None:
@@ -262,7 +274,7 @@ def _foreign_command(
             standing=OFF if fence == "off" else UNFENCED,
         ),
         environment=engine_environment(os.environ) | ({KEY_VARIABLE: key} if key else {}),
-        term_s=profile.term_s,
+        term_s=plan.term_s,
         launch=launch,
     )
 

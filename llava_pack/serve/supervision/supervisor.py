@@ -196,7 +196,7 @@ class _Run:
 
     async def _drain(self) -> None:
         """Let what runs end for a while."""
-        self._plan.notifier.stopping(self._plan.state.drain_s)
+        self._plan.notifier.stopping(self._plan.state.drain_s + self._fleet.term_s)
         _log.info("shutting down")
         for models in (self._fleet, self._replicas):
             models.refuse()
@@ -246,7 +246,8 @@ class _Run:
 
     def _changed(self, publication: Publication, state: RunState) -> None:
         models = tuple(self._fleet) or state.models
-        publication.update(replace(state, models=models, replicas=tuple(self._replicas)))
+        replicas, term_s = tuple(self._replicas), self._fleet.term_s
+        publication.update(replace(state, models=models, replicas=replicas, term_s=term_s))
 
 
 def _gateway_plan(plan: ServePlan, scratch: Scratch) -> GatewayPlan:

@@ -1,5 +1,6 @@
 """`stop` and run states that somebody forged: no process is signalled that did not write its own."""
 
+import itertools
 import json
 import os
 import signal
@@ -13,8 +14,13 @@ import pytest
 
 from llava_pack.cli.server import stop as stop_command
 from llava_pack.format.errors import ServeError
+from llava_pack.format.manifest import Engine
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.origin import start_ticks
 from llava_pack.serve.run_state import Publication, RunState, publish, running
+from llava_pack.serve.subprocesses import _REAP_S
+from llava_pack.serve.supervision.plans import LoadOptions, folder_plan, longest_term_s
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
 _STRANGER = 12345
@@ -133,3 +139,16 @@ def test_what_a_server_of_another_account_runs_with_more_rights_is_left(
         stop_command._kill(state)
         assert own.wait(timeout=60) == -signal.SIGKILL
         assert victim.poll() is None
+
+
+@pytest.mark.parametrize("engine", sorted(RUNTIMES))
+def test_an_engine_has_its_own_seconds_before_it_is_forced(engine: Engine) -> None:
+    """vLLM gives its processes 20 seconds: what forces it sooner leaves files in memory."""
+    plan = replace(folder_plan(ROOT, LoadOptions()), engine=engine)
+    own = folder_plan(ROOT, LoadOptions())
+    state = replace(_state(1), drain_s=7.0, term_s=longest_term_s([own, plan, own]))
+    first, second, third, _ = stop_command._orders(state, force=False)
+    assert first == (0.0, signal.SIGTERM)
+    assert second[0] >= 7.0 + plan.term_s + _REAP_S
+    assert third[0] > second[0]
+    assert next(itertools.islice(stop_command._orders(state, force=True), 1, None))[0] < 1

@@ -14,7 +14,16 @@ import tomllib
 import pytest
 
 from llava_pack.format.target import UNKNOWN
-from llava_pack.health import documents, evidence, logbook, messages, settings, shapes, support
+from llava_pack.health import (
+    documents,
+    evidence,
+    logbook,
+    messages,
+    reading,
+    settings,
+    shapes,
+    support,
+)
 from llava_pack.health.evidence import Document, command, tail
 from llava_pack.health.logbook import Log
 from llava_pack.health.redaction import Redactor
@@ -198,13 +207,13 @@ def test_the_same_line_is_told_apart_in_one_bundle_and_in_no_other():
 def test_packages_and_files_of_the_installation_are_named_and_others_are_not():
     told = Told(salt=b"salt")
     text = "packages differ from the lock: acme-secrets absent, locked 1.0, torch 2.6.0, locked 2.7.0 and 4 more"
-    assert messages.read(text, messages.FOUND, told) == (
+    assert reading.read(text, messages.FOUND, told) == (
         "packages differ from the lock: own package 1 absent, locked 1.0, torch 2.6.0, locked 2.7.0"
     )
     text = (
         "demo generation 2: changed since they were verified: model/x/config.json, model/x/anna.txt"
     )
-    assert messages.read(text, messages.FOUND, told) == (
+    assert reading.read(text, messages.FOUND, told) == (
         "demo generation 2: changed since they were verified: model/own model 1/config.json, …"
     )
 
