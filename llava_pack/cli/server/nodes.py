@@ -158,7 +158,9 @@ def spanning(items: "Sequence[Installation]") -> "Installation":
     able = [one.title for one in RUNTIMES.values() if one.profile and one.profile.nodes]
     hint = f"build the bundle with --runtime for one of: {', '.join(able)}"
     if not items:
-        raise UsageError("a folder is served by one machine", subject="--nodes", hint=hint)
+        raise UsageError(
+            "several nodes hold an installed model, got none", subject="--nodes", hint=hint
+        )
     if len(items) > 1:
         raise UsageError("several nodes hold one model, got more", subject="--nodes")
     runtime = RUNTIMES[items[0].manifest.serving.engine]

@@ -31,6 +31,7 @@ _PRIVATE = tuple(
 )
 _WHY = "anybody who reaches the ports of several nodes can run programs on them"
 _HINT = "--address ADDRESS: this machine's on a network that only the nodes are on"
+_PRINTED = "paste the line that `llava-pack serve --nodes` printed"
 _REJECTED = 0x0200  # Source: linux/ipv6_route.h, RTF_REJECT
 _NONE = "0" * 32
 
@@ -65,17 +66,18 @@ def parsed(text: str, option: str = "--address") -> IPv4Address | IPv6Address:
     >>> parsed("10.0.0.1")
     IPv4Address('10.0.0.1')
     """
+    hint = _HINT if option == "--address" else _PRINTED
     try:
         address = ipaddress.ip_address(text)
     except ValueError as error:
         raise UsageError(
-            f"expected an IP address, got {text!r}", subject=option, hint=_HINT
+            f"expected an IP address, got {text!r}", subject=option, hint=hint
         ) from error
     if address.is_loopback:
-        raise UsageError(f"no other machine reaches {text}", subject=option, hint=_HINT)
+        raise UsageError(f"no other machine reaches {text}", subject=option, hint=hint)
     if not any(address in network for network in _PRIVATE):
         raise UsageError(
-            f"expected a private address, got {text}: {_WHY}", subject=option, hint=_HINT
+            f"expected a private address, got {text}: {_WHY}", subject=option, hint=hint
         )
     return address
 

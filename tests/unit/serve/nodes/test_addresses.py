@@ -86,6 +86,15 @@ def test_of_ipv6_unique_local_and_link_local_ones_are_private(number: int) -> No
     assert accepted(str(ipaddress.IPv6Address(number))) is private
 
 
+@pytest.mark.parametrize("text", ["8.8.8.8", "127.0.0.1", "gpu01"])
+def test_the_way_out_is_for_the_option_that_was_typed(text: str) -> None:
+    for option, hint in (("--address", "--address ADDRESS"), ("--join", "serve --nodes")):
+        with pytest.raises(UsageError) as caught:
+            parsed(text, option)
+        assert caught.value.subject == option
+        assert hint in caught.value.hint
+
+
 def accepted(text: str) -> bool:
     try:
         parsed(text)
