@@ -160,7 +160,7 @@ def plan_build(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         sized,
         cpu=packages.torch.cuda is None,
         capability=packages.torch.capability,
-        ahead=ahead,
+        source=identified["model"],
     )
     if lock is not None:
         serving = replace(serving, profile=lock.serving)

@@ -10,10 +10,11 @@ from llava_pack.assemble.sources import Identified
 from llava_pack.checkpoint.converted import converted_tower
 from llava_pack.checkpoint.footprint import Parameters, count_parameters
 from llava_pack.checkpoint.kind import STORED, Kind
-from llava_pack.checkpoint.native import stored_values
+from llava_pack.checkpoint.native import stated_dtype, stored_values
+from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.checkpoint.vision import tower_values
 from llava_pack.format.manifest import ServingProfile
-from llava_pack.format.precision import BY_QUALITY, QUANTIZED, Precision, Quantized
+from llava_pack.format.precision import BY_QUALITY, FACTS, QUANTIZED, Precision
 from llava_pack.lock.fit import Fit, Wish, choose_fit, fits, gpu_fits
 from llava_pack.lock.profile import TargetProfile
 from llava_pack.profiles.profile import Profile, Spread
@@ -38,14 +39,19 @@ class ServingPlan:
     chosen: Fit | None = None
 
 
-def _whole(profile: Profile, packing: Packing, asked: Precision, *, cpu: bool) -> Precision:
+def _whole(
+    profile: Profile, packing: Packing, asked: Precision, *, cpu: bool, dtype: str
+) -> Precision:
     """Return the precision that an engine of the field serves whole weights in.
+
+    Of bfloat16 some models overflow in fp16, and vLLM refuses to serve them so.
 
     Source: sglang 0.5.23, srt/models/llava.py: of the original layout, its tower is in fp16.
     """
     if packing.tokenizer is not None:
         return "fp16"
-    usual: Precision = "fp32" if cpu and "fp32" in profile.precisions else "fp16"
+    usual: Precision = "bf16" if dtype == FACTS["bf16"].dtype else "fp16"
+    usual = "fp32" if cpu and "fp32" in profile.precisions else usual
     return asked if asked in profile.precisions and asked not in QUANTIZED else usual
 
 
@@ -92,7 +98,7 @@ def plan_serving(
     *,
     cpu: bool,
     capability: str | None = None,
-    ahead: Quantized | None = None,
+    source: Identified | None = None,
 ) -> ServingPlan:
     """Return what to serve with.
 
@@ -103,14 +109,15 @@ def plan_serving(
         sized: the model and its tower.
         cpu: torch is for the CPU.
         capability: the least that torch has code for.
-        ahead: what the source was quantized to.
+        source: the model: what it was quantized to ahead, and what its weights are.
     """
-    written = packing.precision or ahead
+    written = packing.precision or (source and precision_ahead(source.config))
+    dtype = stated_dtype(source.config) if source and source.kind in STORED else ""
     asked, engine = recipe.serving, RUNTIMES[recipe.runtime.engine]
     default = (cpu and engine.cpu_precision) or asked.precision
     spread: Spread = "pipeline"
     if engine.profile is not None:
-        default = _whole(engine.profile, packing, asked.precision, cpu=cpu)
+        default = _whole(engine.profile, packing, asked.precision, cpu=cpu, dtype=dtype)
         spread = "pipeline" if written else engine.profile.spreads[0]
     fixed = written or (default if cpu or engine.profile is not None else None)
     wish = Wish(

@@ -44,6 +44,18 @@ def class_of(kind: Kind, config: Mapping[str, Any]) -> str:
     return str(classes[0]) if isinstance(classes, list) and classes else ""
 
 
+def stated_dtype(config: Mapping[str, Any]) -> str:
+    """Return the type that a model's weights are in, as config.json says; empty where it does not.
+
+    >>> stated_dtype({"text_config": {"torch_dtype": "bfloat16"}})
+    'bfloat16'
+    """
+    parts = (config, *(config.get(name) for name in _TEXT_PARTS))
+    told = (part for part in parts if isinstance(part, Mapping))
+    named = (part.get("dtype") or part.get("torch_dtype") for part in told)
+    return next((str(one) for one in named if one), "")
+
+
 def native_text_defects(folder: Path, kind: Kind) -> list[Defect]:
     """Return what the small files lack that no other runtime would make up for.
 

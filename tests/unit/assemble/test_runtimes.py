@@ -1,5 +1,6 @@
 """The runtimes: each is registered once. LLaVA's own: which models it takes, and the pins that it gets on which machine."""
 
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -13,6 +14,7 @@ from llava_pack.assemble.runtimes import (
     with_runtime,
 )
 from llava_pack.assemble.serving import plan_serving
+from llava_pack.checkpoint.kind import Kind
 from llava_pack.format.errors import RecipeError, UsageError
 from llava_pack.format.manifest import Engine
 from llava_pack.health.runtimes import serving_runtime
@@ -97,6 +99,28 @@ def test_it_quantizes_on_a_gpu_only(cpu, precision):
     configs = ({"hidden_size": 8}, {})
     plan = plan_serving(recipe(), Packing(), None, configs, cpu=cpu)
     assert (plan.profile.engine, plan.profile.precision) == ("upstream", precision)
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "cpu", "got"),
+    [
+        ("nf4", "bfloat16", False, "bf16"),
+        ("nf4", "float16", False, "fp16"),
+        ("nf4", "", False, "fp16"),
+        ("nf4", "bfloat16", True, "fp32"),
+        ("fp16", "bfloat16", False, "fp16"),
+    ],
+)
+def test_an_engine_of_others_serves_weights_as_they_are_unless_it_is_told_to(
+    asked, dtype, cpu, got
+):
+    chosen = recipe("llava-v1.5-7b", "vllm")
+    serving = chosen.serving.model_copy(update={"precision": asked})
+    chosen = chosen.model_copy(update={"serving": serving})
+    configs = ({"hidden_size": 8}, {})
+    source = SimpleNamespace(kind=Kind.NATIVE, config={"text_config": {"torch_dtype": dtype}})
+    plan = plan_serving(chosen, Packing(), None, configs, cpu=cpu, source=source)
+    assert plan.profile.precision == got
 
 
 def test_its_code_is_recommended_for_an_old_c_library_only_where_it_takes_the_model():
