@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-pythons test-faults test-attack test-upstream test-clients test-windows lint format reference clean
+.PHONY: demo test test-pythons test-faults test-attack test-upstream test-engines test-clients test-windows lint format reference clean
 
 demo: $(VENV)/.ready
 	$(BIN)/llava-pack demo
@@ -41,6 +41,11 @@ test-upstream: $(VENV)/.ready
 	$(BIN)/python tests/upstream/protocol.py
 	$(BIN)/python tests/upstream/serving.py
 	$(BIN)/python tests/upstream/symptoms.py
+
+# vLLM and SGLang on the CPU, installed from a bundle and served where no network is. The first run
+# downloads some 1 GB; each takes a quarter of an hour.
+test-engines: $(VENV)/.ready
+	$(BIN)/python tests/engines/run.py
 
 # Real clients and proxies, each in an environment of its own, with the configurations of the pages.
 test-clients: $(VENV)/.ready

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -280,6 +281,7 @@ def _rows(served: Gateway, given: argparse.Namespace) -> None:
     )
     print("|---|---|---|---|---|---|---|")
     before: _Stage | None = None
+    least_us = math.inf
     clients = [2**n for n in range(3, 10)]
     for count in given.clients or [one for one in clients if one <= _MOST_CLIENTS]:
         row = asyncio.run(_stage(served, count, given.seconds))
@@ -289,10 +291,13 @@ def _rows(served: Gateway, given: argparse.Namespace) -> None:
             + (f" {row.errors} errors" if row.errors else ""),
             flush=True,
         )
+        least_us = min(least_us, row.token_us or math.inf)
         if before is not None and not given.clients and row.tokens_s < _GAIN * before.tokens_s:
             print(f"the knee: {before.clients} clients, {before.tokens_s:.0f} tokens/s")
-            return
+            break
         before = row
+    streams = 1e6 / least_us / given.rate
+    print(f"a core of its own: {1e6 / least_us:.0f} tokens/s, {streams:.0f} such streams")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ class Runtime:
         serving: module with its `RUNTIME`, None for llava-pack's own engine.
         package: one that is in its environments and in no other's; empty for llava-pack's own.
         cpu_precision: the only one that it has without a GPU, None where it has any.
-        graded: its answers can be recorded, and held against a recording token by token.
         profile: of an engine of the field, which has an environment of its own; else None.
     """
 
@@ -29,7 +28,6 @@ class Runtime:
     serving: str | None = None
     package: str = ""
     cpu_precision: Literal["fp16"] | None = None
-    graded: bool = False
     profile: Profile | None = None
 
     @property
@@ -39,7 +37,7 @@ class Runtime:
 
 
 RUNTIMES: Mapping[Engine, Runtime] = {
-    "transformers": Runtime(title="llava-pack's engine", graded=True),
+    "transformers": Runtime(title="llava-pack's engine"),
     "upstream": Runtime(
         title="LLaVA's own code",
         serving="llava_pack.llava_serve.runtime",

@@ -15,7 +15,7 @@ from llava_pack.format.errors import CheckpointError
 from llava_pack.recipe import Recipe
 
 _NVCC = "nvidia-cuda-nvcc"
-_HINT = "leave out --runtime: llava-pack's own engine serves it"
+_HINT = "--runtime transformers: llava-pack's own engine serves it"
 
 
 def check_loads(

@@ -160,6 +160,8 @@ def _plan(options: BuildOptions, cache: Cache, progress: Progress) -> Plan:
         return plan_build(options, cache, progress)
     except PreflightError as error:
         platform = options.choice.platform
+        if platform.glibc_minor >= MODERN_GLIBC_MINOR:  # it is not what is in the way
+            raise
         newer = replace(platform, glibc_minor=MODERN_GLIBC_MINOR)
         progress.note(f"! {error.message}: showing the plan for glibc {newer.glibc}")
         choice = replace(options.choice, platform=newer)

@@ -13,7 +13,7 @@ from llava_pack.fetch.mirrors import USUAL, Mirror
 from llava_pack.fetch.python import find_standalone
 from llava_pack.fetch.python_archive import PythonArchive
 from llava_pack.fetch.remote import RemoteFile
-from llava_pack.format.errors import FetchError, NetworkError, RecipeError
+from llava_pack.format.errors import FetchError, NetworkError, PreflightError, RecipeError
 from llava_pack.format.manifest import Engine
 from llava_pack.format.progress import Progress
 from llava_pack.format.sums import ENGINE_LOCK, LOCK
@@ -123,6 +123,7 @@ def resolve_packages(
 
     Raises:
         RecipeError: no set of wheels serves the target, or a GPU's has no CUDA.
+        PreflightError: an engine's build for machines without a GPU is nowhere.
         NetworkError: the package index cannot be reached.
     """
     if archive is None:
@@ -209,6 +210,14 @@ class _Resolution:
         try:
             return own, self._wheels(lines, torch.backend, newer)
         except RecipeError as error:
+            if release.cuda == "none" and f"{runtime.profile.package}==" in error.message:
+                raise PreflightError(
+                    f"no index here has {release.requirements[0]}, its build for machines without "
+                    "a GPU; PyPI has none",
+                    subject=f"--runtime {self.recipe.runtime.engine}",
+                    hint="name an index or a folder of wheels that has it (PIP_FIND_LINKS=FOLDER), "
+                    "or --runtime transformers: llava-pack's own engine runs without a GPU",
+                ) from error
             if choice.exclude_newer or _FILTERED not in error.message:
                 raise
         self.progress.note(

@@ -99,7 +99,7 @@ def _check_loads(
     runtime: PackedRuntime, wanted: Format | None, precision: Quantized | None
 ) -> None:
     """Refuse a layout that the runtime does not load, and weights that it does not."""
-    hint = f"leave it out, or leave out --runtime {runtime.engine}"
+    hint = "leave it out, or use llava-pack's own engine: --runtime transformers"
     if precision is not None and precision not in runtime.quantized:
         have = "".join(f" but {one}" for one in sorted(runtime.quantized))
         raise UsageError(

@@ -20,6 +20,7 @@ from llava_pack import __version__
 from llava_pack.assemble.planning import BuildOptions, Plan
 from llava_pack.assemble.runtimes import packed_for
 from llava_pack.assemble.staging import Staging
+from llava_pack.checkpoint.elsewhere import own_defects
 from llava_pack.checkpoint.footprint import footprint
 from llava_pack.checkpoint.quantized import precision_ahead
 from llava_pack.engine.known.questions import missing_words
@@ -81,12 +82,15 @@ def record(
         return found
     if why := _cannot(plan, precisions):
         if options.record:
-            raise UsageError(f"known answers cannot be recorded: {why}", hint=_HINT)
+            raise UsageError(f"known answers cannot be recorded: {why}", hint=_hint(plan))
         progress.note(f"! known answers are not recorded: {why}; the first installation can do it")
         names = ", ".join(one.name for one in known)
         progress.note(
             f"! whether they are right ({names}) shows there; one that is wrong for this model "
             "stops the installation, unless --accept-answer NAME accepts it"
+            if packed_for(plan.recipe).profile is None
+            else f"! whether they are right ({names}) shows when it is served; one that is wrong "
+            "for this model stops that, unless it was installed with --accept-answer NAME"
         )
         return ()
     progress.start(f"record known answers in {', '.join(precisions)}", None)
@@ -116,6 +120,8 @@ def _key(staging: Staging, known: Sequence[KnownAnswer], precisions: Sequence[st
 
 def _cannot(plan: Plan, precisions: Sequence[str]) -> str:
     """Return why this machine cannot run the model, empty where it can."""
+    if foreign := _foreign(plan):
+        return foreign
     missing = [name for name in _NEEDED if not _importable(name)]
     if missing:
         return f"{', '.join(missing)} is not installed here"
@@ -135,6 +141,16 @@ def _cannot(plan: Plan, precisions: Sequence[str]) -> str:
     if needed <= free:
         return ""
     return f"it takes {human_bytes(needed)} of memory, {human_bytes(free)} are free"
+
+
+def _foreign(plan: Plan) -> str:
+    """Return why llava-pack's engine, which records, cannot run it anywhere; empty if it can."""
+    model = plan.sources["model"]
+    return "; ".join(one.message for one in own_defects(model.kind, model.config))
+
+
+def _hint(plan: Plan) -> str:
+    return "leave out --record" if _foreign(plan) else _HINT
 
 
 def _importable(name: str) -> bool:

@@ -121,7 +121,7 @@ class PackedRuntime:
     @property
     def recorded(self) -> bool:
         """Whether the model's known answers are recorded, with llava-pack's own engine."""
-        return RUNTIMES[self.engine].graded or self.profile is not None
+        return RUNTIMES[self.engine].gateway
 
 
 def packed_for(recipe: Recipe) -> PackedRuntime:

@@ -56,7 +56,6 @@ def try_engine(
         "precision": precision,
         "device": device,
         "load_s": round(time.monotonic() - began_s, 3),
-        "answers": [],
     }
 
 

@@ -27,8 +27,7 @@ LOGGED: dict[str, tuple[str, ...]] = {
     "llava_pack.serve.supervision.engine": ("{model}: {cause}; restarting in {number} s",),
     "llava_pack.serve.gateway.served": (_ENDED, "{model}: {request} ended: {reason}"),
     "llava_pack.serve.supervision.gateway": (
-        "{cause}; restarting in {number} s",
-        "its last output: {text}",
+        *("{cause}; restarting in {number} s", "its last output: {text}"),
     ),
     "llava_pack.serve.subprocesses": (
         "process {count} was killed but has not exited: it hangs in the kernel",
@@ -45,6 +44,9 @@ LOGGED: dict[str, tuple[str, ...]] = {
     "llava_pack.serve.gateway.fencing": ("fence: {fence}",),
     "llava_pack.engine.process.enclosure": ("fence: {fence}", "{text}"),
     "llava_pack.serve.supervision.engine_process": ("{model}: {text}",),
+    "llava_pack.serve.supervision.ordered_engine": ("{model}: {text}",),
+    "llava_pack.serve.supervision.follower": ("{text}",),
+    "llava_pack.serve.nodes.crew": ("a connection that is no node's: {text}",),
     "llava_pack.engine": ("{cause}",),
     "llava_pack.engine.process.process": ("the parent process has exited: shutting down",),
     "llava_pack.engine.process.loop": ("the engine stopped", "{cause}"),

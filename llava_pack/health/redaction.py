@@ -15,7 +15,7 @@ from llava_pack.serve.access.sessions import SECRET_SHAPES
 
 _NAMED = (
     r"(?i:(?<![A-Za-z0-9])[A-Za-z0-9_-]{0,40}(?:token|secret|passw(?:or)?d|passphrase|api[_-]?key|"
-    r"access[_-]?key|private[_-]?key|credentials?|session(?:[_-]?id)?|auth|cookie))"
+    r"(?:access|private|join|engine)[_-]?key|credentials?|session(?:[_-]?id)?|auth|cookie))"
 )
 """How names end whose value is a secret."""
 _VALUE = r"""(?:"(?P<a>(?:[^"\\]|\\.)*)"|'(?P<b>(?:[^'\\]|\\.)*)'|(?P<c><\w+ \d+>|[^\s,;&"'}]+))"""

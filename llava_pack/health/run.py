@@ -170,7 +170,7 @@ class Examination:
             for item in self._installed
             if item.manifest.model.name in served
             and item.manifest.known_answers
-            and RUNTIMES[item.manifest.serving.engine].graded
+            and RUNTIMES[item.manifest.serving.engine].gateway
         ]
         about_s = hashed / _HASH_BYTES_PER_S + _IMPORTS_S * len(self._installed)
         about_s += sum(_question_count(item) * _answer_s(item.smoke) for item in asked)

@@ -132,9 +132,9 @@ class ServerProbe:
         Raises:
             ServeError: they cannot be counted.
         """
-        question = _question(model, known)
-        asked = {"model": model, "messages": question["messages"]}
-        return int(self._asked("/tokenize", asked)["count"])
+        asked = {**_question(model, known), "stream": False, "max_tokens": 1}
+        del asked["stream_options"]  # an engine of others may tell no tokens but with an answer
+        return int(self._asked("/v1/chat/completions", asked)["usage"]["prompt_tokens"])
 
     def counted(self, model: str, since: Counted | None = None) -> Counted | None:
         """Return what the server has counted of a model, None where it does not tell.

@@ -65,7 +65,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     if (profile := RUNTIMES[manifest.serving.engine].profile) is not None:
         where = given.manifest.parent
         found = try_engine(manifest, where, profile, given.precision, given.device)
-        return {"schema": _SCHEMA, "kind": "smoke", **found}
+        asked = [{"name": name, "ok": False, "accepted": True} for name in given.accept_answer]
+        return {"schema": _SCHEMA, "kind": "smoke", **found, "answers": asked}
     began_s = time.monotonic()
     engine = load_engine(
         given.model_dir,

@@ -1,10 +1,12 @@
 """What is installed under a prefix, for the commands that use it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from llava_pack.format.errors import IntegrityError
+from llava_pack.format.errors import InstallError, IntegrityError
 from llava_pack.format.progress import Progress
+from llava_pack.format.sums import ENGINE_LOCK
 from llava_pack.installation.engines import engine_plan
 from llava_pack.installation.installed import Installation, installed
 from llava_pack.installation.integrity import changed_files
@@ -48,9 +50,16 @@ def plan_of(item: Installation, options: LoadOptions, progress: Progress) -> Eng
         vision_tower=item.vision_tower_dir,
         python=item.venv_python,
     )
+    plan = replace(plan, known_answers=item.right_answers)
     profile = RUNTIMES[item.manifest.serving.engine].profile
-    if profile is None or item.engine_python is None:
+    if profile is None:
         return plan
+    if item.engine_python is None:
+        raise InstallError(
+            f"expected {ENGINE_LOCK} beside its engine, got none",
+            subject=item.recipe,
+            hint="install a bundle that was built again",
+        )
     return engine_plan(
         plan,
         options,

@@ -107,18 +107,24 @@ def _line(title: str, release: Release, why: str = "") -> str:
 
 
 def _ways_out(engine: Engine, releases: tuple[Release, ...], place: ReleaseTarget) -> Iterator[str]:
-    """Yield what helps: another engine, a newer driver, or llava-pack's own."""
+    """Yield what helps: a newer driver, another Python or engine, or llava-pack's own."""
     if place.gpu is not None and place.gpu.driver is not None:
         newer = replace(place, gpu=replace(place.gpu, driver=None))
         would = [one for one in releases if not any(newer.refusals(one))]
         if would:
             yield f"install an NVIDIA driver of at least {DRIVER_FLOORS[would[-1].cuda]} there"
+    known = tuple(dict.fromkeys(python for one in releases for python in one.pythons))
+    if any(not any(replace(place, pythons=known).refusals(one)) for one in releases):
+        yield f"--python {' or '.join(known)}"
     for name, other in RUNTIMES.items():
         others = () if other.profile is None else other.profile.releases
-        fits = (not any(place.refusals(one)) for one in others)
+        fits = (one.cuda != "none" and not any(place.refusals(one)) for one in others)
         if name != engine and any(fits):
             yield f"--runtime {name} has a release that runs there"
-    yield "leave out --runtime: llava-pack's own engine has a torch for older machines"
+    yield (
+        "--runtime transformers: llava-pack's own engine has a torch for older machines and for "
+        "CPUs"
+    )
 
 
 def check_backend(release: Release, backend: str | None) -> None:

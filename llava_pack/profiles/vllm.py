@@ -21,6 +21,8 @@ _BEFORE_DRAIN = "0.11.2"
 _STILL = frozenset({"LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration"})
 """Classes without a processor of videos, which has no such backend; see `Launch.architecture`."""
 _CPU_CACHE_GIB = 2
+_UNCOMPILED = {"TORCH_COMPILE_DISABLE": "1"}
+"""Its sampler compiles by itself what counts ranks of tokens: a minute, and its end without g++."""
 """It is taken at once, whatever is asked."""
 
 
@@ -76,11 +78,11 @@ def _spread(launch: Launch) -> Iterator[str]:
 
 
 def _environment(launch: Launch) -> Mapping[str, str]:
-    cpu = {"VLLM_CPU_KVCACHE_SPACE": str(_CPU_CACHE_GIB)} if launch.device == "cpu" else {}
+    cpu = {"VLLM_CPU_KVCACHE_SPACE": str(_CPU_CACHE_GIB), **_UNCOMPILED}
     return {
         **QUIET,
         **interface_of(launch),
-        **cpu,
+        **(cpu if launch.device == "cpu" else {}),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_HOST_IP": LOOPBACK if launch.node is None else launch.node.own,
         "VLLM_CACHE_ROOT": str(launch.folder / "cache" / "vllm"),

@@ -1,7 +1,7 @@
 """What the gateway knows of the models behind it: one port, implemented over their engines."""
 
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, get_args
 
@@ -151,7 +151,7 @@ class Served(Protocol):
         """What became of its requests."""
 
     @property
-    def replicas(self) -> Sequence[Replica]:
+    def replicas(self) -> tuple[Replica, ...]:
         """The engines that serve it, where there are several or they are elsewhere."""
 
     @property

@@ -246,7 +246,10 @@ def cause_of_death(
         return error
     hint = "\n".join(line for line in lines if line.strip())
     if returncode == -signal.SIGKILL:
-        hint = "the kernel kills processes when memory runs out: see `dmesg`, or use --load-4bit"
+        hint = (
+            "the kernel kills processes when memory runs out: see `dmesg`; a smaller --context and "
+            "fewer --slots need less, and so does --load-4bit with llava-pack's engine"
+        )
     return ServeError(f"{whose}, process {pid}, {fate(returncode)}", subject=subject, hint=hint)
 
 

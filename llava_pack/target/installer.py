@@ -1,6 +1,7 @@
 """Install: check everything, place every byte once, stage, test, then switch by one rename."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from llava_pack.target import (
     receipt,
     relocation,
     serving,
+    smoke,
     trust,
     venv,
 )
@@ -63,7 +65,7 @@ def install(request: InstallRequest, progress: Progress) -> Outcome:
         left = journal.unfinished(prefix)
         number = recover(prefix, recipe, progress)
         current = generations.current_number(prefix, recipe)
-        present = _present(prefix, recipe, planned)
+        present = _present(prefix, recipe, planned, request.accepted)
         unchanged = present is not None and present == current
         halfway = left.get("step") == "switch" and left.get("generation") == present
         if present is None:
@@ -105,13 +107,19 @@ def recover(prefix: Path, recipe: str, progress: Progress) -> int:
     return max(generations.numbers(prefix, recipe) if recipe else (), default=0) + 1
 
 
-def _present(prefix: Path, recipe: str, planned: InstallPlan) -> int | None:
-    """Return the generation of this very bundle, that was tested with what is to be kept."""
+def _present(
+    prefix: Path, recipe: str, planned: InstallPlan, accepted: Sequence[str]
+) -> int | None:
+    """Return the generation of this very bundle, that was tested with what is to be kept.
+
+    Of each answer that may be wrong it says so, or that it was right.
+    """
     for item in reversed(generations.listing(prefix, recipe)):
         pythons = venv.interpreters(planned.manifest, item.root).values()
         runs = all(os.access(python, os.X_OK) for python in pythons)
         same = item.receipt.bundle_id == planned.listing.bundle_id
         same = same and {*planned.kept} <= {*item.receipt.kept}
+        same = same and {*accepted} <= smoke.told_of(item.receipt.smoke)
         if runs and same and not receipt.broken(item.root):
             return item.number
     return None

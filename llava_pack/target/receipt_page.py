@@ -53,7 +53,10 @@ def _lines(receipt: Receipt, manifest: Manifest) -> Iterator[str]:
         who = said.get("reference")
         held = f"against what {who} recorded" if who else "by its words only"
         sign = "! wrong and accepted:" if said.get("accepted") else "✓"
-        yield f"{sign} known answer {said.get('name', '')}, {held}: {said.get('text')!r}"
+        if "text" in said:
+            yield f"{sign} known answer {said.get('name', '')}, {held}: {said['text']!r}"
+        else:  # of an engine that was not started
+            yield f"! accepted without being asked: known answer {said.get('name', '')}"
     yield ""
     yield "SILENCE: A FENCED PROCESS THAT CONTACTS ANOTHER HOST IS ENDED, AND THE INSTALL FAILS"
     yield from _pairs(receipt.silence)

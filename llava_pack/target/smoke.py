@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,12 @@ def ask(
         message = f"smoke test: the known answer was not given: {said}"
         raise InstallError(message, hint=_hint(wrong))
     return report
+
+
+def told_of(report: Mapping[str, Any]) -> set[str]:
+    """Return the names of the known answers that a report says anything of."""
+    answers = (one for one in report.get("answers", ()) if isinstance(one, dict))
+    return {str(one.get("name")) for one in answers}
 
 
 def _run(command: Sequence[str | Path], home: Path, kept: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from llava_pack.format.errors import PackError
 from llava_pack.profiles.profile import Node
-from llava_pack.serve.nodes.addresses import own_address, own_addresses
+from llava_pack.serve.nodes.addresses import own_link, own_links
 from llava_pack.serve.nodes.wire import NodeOrder
 from llava_pack.serve.run_state import RunState
 from llava_pack.serve.subprocesses import EngineCommand
@@ -60,7 +60,7 @@ def main() -> int:
         bundle_id=given.bundle_id,
         key=given.key,
         own="",
-        interface=lambda address: own_address(address, own_addresses(), shared=False).interface,
+        interface=lambda address: own_link(address, own_links(), shared=False).interface,
         command=command,
         state=RunState(
             pid=os.getpid(),

@@ -37,7 +37,7 @@ SPEAKS = frozenset(["translation.py"])
 """What shows a message in the person's language."""
 PARTS = {
     "decides trust": 1922,
-    "places and starts": 3495,
+    "places and starts": 3511,
     "asks an index": 250,
     "crosses media": 646,
     "rebuilds": 475,

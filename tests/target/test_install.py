@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from llava_pack.format.progress import Silent
 from llava_pack.format.sums import MANIFEST_NAME
 from llava_pack.format.text import human_bytes
 from llava_pack.installation.installed import installed as the_installed
+from llava_pack.installation.plans import plan_of
+from llava_pack.serve.supervision.plans import LoadOptions
 from llava_pack.target.next_step import next_step
 from tests.support.bundle import SMOKE_PASSES, SMOKE_WRONG
 from tests.support.namespaces import unshared
@@ -372,6 +375,26 @@ def test_a_known_answer_that_is_wrong_for_the_model_is_accepted_by_name(host, me
     item = the_installed(host.prefix)
     assert item.accepted_answers == {"square"}
     assert item.right_answers == ()
+    assert plan_of(item, LoadOptions(), Silent()).known_answers == ()
+
+
+@pytest.mark.parametrize("told", ["right", "nothing"])
+def test_an_answer_that_is_accepted_later_is_installed_anew_unless_it_is_right(host, medium, told):
+    """Engines of others are asked when they serve: their installation has told nothing of it."""
+    right = '"answers": [{"name": "square", "ok": True, "text": "red"}]'
+    asked = (
+        '"answers": [{"name": one, "ok": False, "accepted": True} for one in options.accept_answer]'
+    )
+    smoke = SMOKE_PASSES.replace('"answers": []', right if told == "right" else asked)
+    bundle = medium(smoke=smoke)
+    assert host.install_sh(bundle).returncode == 0
+    for generation in (1 if told == "right" else 2,) * 2:  # and the third time nothing is done
+        done = host.install_sh(bundle, "--accept-answer", "square")
+        assert done.returncode == 0, done.stderr
+        assert f"generation {generation}" in done.stderr
+    if told == "nothing":
+        page = (host.prefix / "models/tiny/current/receipt.txt").read_text()
+        assert "! accepted without being asked: known answer square" in page
 
 
 def test_an_answer_that_is_computed_otherwise_is_offered_to_nobody(host, medium):

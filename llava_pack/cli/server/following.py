@@ -73,7 +73,7 @@ def follower_plan(
         UsageError: the key is not known, or the address may not be used.
     """
     from llava_pack.serve.logfile import log_path
-    from llava_pack.serve.nodes.addresses import own_address, own_addresses
+    from llava_pack.serve.nodes.addresses import own_link, own_links
     from llava_pack.serve.nodes.join_key import followers_key, join_key_path
     from llava_pack.serve.supervision.follower import FollowerPlan
     from llava_pack.serve.supervision.plans import engine_command
@@ -82,7 +82,7 @@ def follower_plan(
     directory, (host, port) = directories()[0], options.head
 
     def interface(address: str) -> str:
-        return own_address(address, own_addresses(), shared=options.shared_network).interface
+        return own_link(address, own_links(), shared=options.shared_network).interface
 
     def command(node: "Node", order: "NodeOrder", socket: Path) -> "EngineCommand":
         return engine_command(replace(plan, node=node, **vars(order.settings)), socket)

@@ -74,8 +74,8 @@ class NodeOptions:
             raise UsageError("goes only with --join", subject=", ".join(given), hint=_PRINTED)
         if self.nodes > 1 and self.address is None:
             raise UsageError(
-                "expected --address beside it: the nodes open ports that take programs from "
-                "anyone who reaches them, so no address is chosen for you",
+                "expected --address beside it: the nodes open ports that run programs of "
+                "anybody who reaches them, so no address is chosen for you",
                 subject="--nodes",
                 hint="leave it out, or add --address ADDRESS: this machine's on a network that "
                 "only the nodes are on",
@@ -127,14 +127,14 @@ def meeting_of(
     Raises:
         UsageError: what serves them spans no machines, or the address may not be used.
     """
-    from llava_pack.serve.nodes.addresses import own_address, own_addresses
+    from llava_pack.serve.nodes.addresses import own_link, own_links
     from llava_pack.serve.nodes.join_key import heads_key, join_key_path
     from llava_pack.serve.nodes.join_line import Meeting
 
     if options.nodes == 1:
         return None
     item = spanning(items)
-    link = own_address(options.address or "", own_addresses(), shared=options.shared_network)
+    link = own_link(options.address or "", own_links(), shared=options.shared_network)
     return Meeting(
         program=f"{item.prefix}/bin/llava-pack",
         models=tuple(names),
@@ -158,7 +158,9 @@ def spanning(items: "Sequence[Installation]") -> "Installation":
     able = [one.title for one in RUNTIMES.values() if one.profile and one.profile.nodes]
     hint = f"build the bundle with --runtime for one of: {', '.join(able)}"
     if not items:
-        raise UsageError("a folder is served by one machine", subject="--nodes", hint=hint)
+        raise UsageError(
+            "several nodes hold an installed model, got none", subject="--nodes", hint=hint
+        )
     if len(items) > 1:
         raise UsageError("several nodes hold one model, got more", subject="--nodes")
     runtime = RUNTIMES[items[0].manifest.serving.engine]
@@ -176,7 +178,7 @@ def tell_nodes(meeting: "Meeting", *, as_json: bool) -> None:
         console.document("nodes", {"join": list(lines), "firewall": dict(walls)})
         return
     console.say(
-        f"Anyone who reaches the ports of the nodes on {meeting.interface} can run programs on "
+        f"Anybody who reaches the ports of the nodes on {meeting.interface} can run programs on "
         "them. As root, on each node, with the firewall that is there:"
     )
     for name, line in walls.items():

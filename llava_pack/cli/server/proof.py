@@ -5,7 +5,9 @@ from contextlib import aclosing
 from llava_pack.engine.known.questions import question
 from llava_pack.engine.port import Delta, Failed
 from llava_pack.format.errors import ServeError
+from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.health.known_answers import grade
+from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.supervision.engine_process import Ask, Proof
 from llava_pack.serve.supervision.plans import EnginePlan
 
@@ -31,7 +33,17 @@ def proof_of(plan: EnginePlan) -> Proof | None:
             raise ServeError(
                 f"its answer does not match the bundle's known answer: {graded.why}",
                 subject=plan.name,
-                hint="llava-pack health --deep",
+                hint=_hint(plan, known),
             )
 
     return prove
+
+
+def _hint(plan: EnginePlan, known: KnownAnswer) -> str:
+    """Return the way out; engines of others were asked nothing when they were installed."""
+    if RUNTIMES[plan.engine].profile is None:
+        return "llava-pack health --deep"
+    return (
+        "if that is right for this model: install its bundle again with "
+        f"--accept-answer {known.name}"
+    )

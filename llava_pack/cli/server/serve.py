@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -135,23 +136,21 @@ def serve_plan(
     from llava_pack.cli.server.proof import proof_of
     from llava_pack.serve.aliases import aliases_of
     from llava_pack.serve.logfile import log_path
-    from llava_pack.serve.supervision.plans import engine_command, longest_term_s
+    from llava_pack.serve.supervision.plans import engine_command
     from llava_pack.serve.supervision.supervisor import ServePlan
     from llava_pack.serve.supervision.systemd import Notifier
 
     directory = directories()[0]
     allowed = server.credentials(directory)
-    audit = server.audit(directory)
-    pictures = server.pictures
+    audit, pictures = server.audit(directory), server.pictures
     listening = server.listen()
     port = server.port if server.socket else listening.getsockname()[1]
-    loaded = tuple(plan.name for plan in plans)
     try:
-        replicas = front.plan(loaded, bundle_id, server, port)
-        models = loaded or ((replicas.expected.model,) if replicas.expected else ())
+        replicas = front.plan(tuple(plan.name for plan in plans), bundle_id, server, port)
+        models = tuple(plan.name for plan in plans) or replicas.models
         aliases = aliases_of(server.served_model_name or (), models)
     except BaseException:
-        listening.close()
+        server.let_go(listening)
         raise
     return ServePlan(
         listening=listening,
@@ -163,13 +162,12 @@ def serve_plan(
         policy=allowed.policy,
         audit=audit,
         state=replace(
-            _state(server, allowed, port),
+            _state(server, allowed, log_path(directory)),
+            port=port,
             models=models,
-            bundle_id=replicas.expected.bundle_id if replicas.expected else bundle_id,
-            log=str(log_path(directory)),
-            term_s=longest_term_s(plans),
+            bundle_id=bundle_id or replicas.bundle_id,
             asked=asked,
-            replicas=tuple(one.address for one in replicas.replicas),
+            replicas=replicas.addresses,
         ),
         state_directory=directory,
         web=server.web,
@@ -181,18 +179,19 @@ def serve_plan(
     )
 
 
-def _state(server: ServerOptions, allowed: "ServeCredentials", port: int) -> RunState:
-    """Return what is told of a run without models yet."""
+def _state(server: ServerOptions, allowed: "ServeCredentials", log: Path) -> RunState:
+    """Return what is told of a run, as far as it follows from the server's options."""
     return RunState(
         pid=os.getpid(),
         host=server.host,
-        port=port,
+        port=server.port,
         token=allowed.token,
         keeps_token=server.keep_token,
         socket=str(server.socket_path) if server.socket else None,
         models=(),
         started=int(time.time()),
         bundle_id=None,
+        log=str(log),
         drain_s=server.drain_s,
         llava_path=allowed.policy.llava_path,
         public_url=allowed.policy.name.url,

@@ -258,6 +258,12 @@ class ServerOptions:
             return listen_on_socket(self.socket_path)
         return listen_on_port(self.host, self.port, running())
 
+    def let_go(self, listening: "socket_type") -> None:
+        """Close what was listened on, and leave nothing of it."""
+        listening.close()
+        if self.socket_path is not None:
+            self.socket_path.unlink(missing_ok=True)
+
     def refuse_root(self) -> None:
         """Refuse to serve as root, for what reads strangers' requests needs none of root's rights.
 

@@ -11,6 +11,7 @@ from llava_pack.cli.parameters import expanded
 from llava_pack.cli.server.start import Recipe, one_plan, tell_served
 from llava_pack.client.discovery import chosen_server, ordered
 from llava_pack.format.errors import UsageError
+from llava_pack.serve.run_state import serving
 
 
 @expanded
@@ -32,16 +33,15 @@ def swap(
       llava-pack swap llava-v1.5-7b llava-v1.5-13b
       llava-pack swap llava-v1.5-7b --model-path models/my-finetune-llava-v1.5
     """
-    plan = one_plan(recipe, options, prefix)
-    from llava_pack.serve.supervision.control import plan_fields
-
-    server = chosen_server(model)
-    if server.network:
+    if any(model in server.models and server.network for server in serving()):
         raise UsageError(
             "several machines hold it, and a model that takes its place would be on this one alone",
             subject=model,
             hint="llava-pack stop; then llava-pack serve --nodes",
         )
-    order = plan_fields(plan)
+    plan = one_plan(recipe, options, prefix)
+    from llava_pack.serve.supervision.control import plan_fields
+
+    server, order = chosen_server(model), plan_fields(plan)
     served = ordered(server, console.say, do="swap", model=model, plan=order)["models"]
     tell_served("swap", plan.name, served, as_json=as_json)

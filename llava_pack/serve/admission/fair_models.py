@@ -7,13 +7,7 @@ pictures are decoded only then: what waits in the line holds none.
 
 import time
 from collections import Counter
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -28,6 +22,7 @@ from llava_pack.serve.caller import ANYONE, Caller
 from llava_pack.serve.care import QUEUE
 from llava_pack.serve.counters import Tally
 from llava_pack.serve.port import (
+    MOST_RETRY_S,
     OverloadedError,
     Replica,
     Served,
@@ -101,8 +96,8 @@ class Shared:
         return self._model.tally
 
     @property
-    def replicas(self) -> Sequence[Replica]:
-        """The engines that serve it, where there are several."""
+    def replicas(self) -> tuple[Replica, ...]:
+        """The engines that serve it, see `Served`."""
         return self._model.replicas
 
     @property
@@ -120,7 +115,7 @@ class Shared:
     @property
     def full(self) -> bool:
         """Whether the line is full."""
-        return self._model.full or self._queue_is_full()
+        return self._model.full or self._line.queue.held + self._waiting.total() >= self.most
 
     @property
     def most(self) -> int:
@@ -251,10 +246,52 @@ class Shared:
         ahead = min(_AHEAD, self._queue)
         return Seats(self._slots + ahead, kept=ahead + (self._slots >= _MANY_SLOTS))
 
-    def _queue_is_full(self) -> bool:
-        """Return whether as many wait, here and at the engine, as may."""
-        return self._line.queue.held + self._waiting.total() >= self.most
-
     @property
     def _slots(self) -> int:
         return self._model.info.slots if self._model.info else 1
+
+
+class SharedModels(Mapping[str, Shared]):
+    """Models that come and go, each with its line before it.
+
+    Args:
+        models: by name; looked at anew with every request.
+        queue: how many requests may wait for each.
+        bodies: the room for bodies.
+    """
+
+    def __init__(
+        self, models: Mapping[str, Served], queue: int = QUEUE, bodies: Budget | None = None
+    ) -> None:
+        self._models = models
+        self._queue = queue
+        self.bodies = bodies or Budget(0)
+        self._shared: dict[str, Shared] = {}
+
+    def __getitem__(self, name: str) -> Shared:
+        model = self._models[name]
+        shared = self._shared.get(name)
+        if shared is None or not shared.stands_for(model):
+            kept = {name: one for name, one in self._shared.items() if name in self._models}
+            self._shared = {**kept, name: (shared := Shared(model, self._queue, self.bodies))}
+        return shared
+
+    def admit_body(self, who: str) -> None:
+        """Refuse a request whose model is not known yet where no model would let it wait.
+
+        Raises:
+            LaterError: none would.
+        """
+        models = list(self.values())
+        if models and not any(shared.takes(who) for shared in models):
+            models[0].admit_waiting(who)
+
+    def retry_s(self, who: str) -> float:
+        """Return after how many seconds a caller's body may find room."""
+        return min((shared.retry_s(who) for shared in self.values()), default=MOST_RETRY_S)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)

@@ -21,13 +21,13 @@ _OF_REPLICAS: tuple[tuple[str, str, str, Callable[[Replica], float]], ...] = (
     (
         "llava_pack:replica_requests_running",
         "gauge",
-        "Requests running on a replica, of all clients.",
+        "Requests running on a replica, of all its clients.",
         lambda one: one.vitals.running,
     ),
     (
         "llava_pack:replica_requests_waiting",
         "gauge",
-        "Requests waiting on a replica, of all clients.",
+        "Requests waiting on a replica, of all its clients.",
         lambda one: one.vitals.waiting,
     ),
     (

@@ -145,6 +145,8 @@ class OpenAiConnection:
             UsageError: it cannot be asked.
         """
         room: int | None = None
+        opened, tokens = _opened(bare), self._facts.tokens
+        reader = AnswerReader(bare.request_id, opened=opened, tokens=tokens)  # from now on it waits
         while True:
             writer = await self._facts.writer()
             write = partial(writer.generation, most_tokens=room)
@@ -153,7 +155,7 @@ class OpenAiConnection:
                 del body
                 if response.status == 200:
                     del request  # the engine has its pictures
-                    async with aclosing(self._read(response, bare)) as events:
+                    async with aclosing(self._read(response, reader, bare)) as events:
                         async for event in events:
                             yield event
                     return
@@ -163,10 +165,10 @@ class OpenAiConnection:
                 yield Failed.of(bare.request_id, self._refusal(response.status, told, bare))
                 return
 
-    async def _read(self, response: Response, request: Request) -> AsyncGenerator[Event, None]:
+    async def _read(
+        self, response: Response, reader: AnswerReader, request: Request
+    ) -> AsyncGenerator[Event, None]:
         """Yield the events of an answer that has begun; an error within it is its end."""
-        opened, tokens = _opened(request), self._facts.tokens
-        reader = AnswerReader(request.request_id, opened=opened, tokens=tokens)
         stream, done = EventStream(), False
         async with aclosing(response.pieces()) as pieces:
             async for piece in pieces:

@@ -24,7 +24,7 @@ _TOO_LONG = (
     # Source: vllm 0.33.0 vllm/renderers/params.py, 0.19.1 vllm/entrypoints/openai/engine/serving.py
     re.compile(
         r"maximum context length is (?P<limit>\d+) tokens.*?"
-        r"(?:prompt contains at least|requested) (?P<asked>\d+) (?:input )?tokens"
+        r"(?:prompt contains (?P<least>at least)|requested) (?P<asked>\d+) (?:input )?tokens"
     ),
     re.compile(r"maximum context length is (?P<limit>\d+) tokens"),
     re.compile(r"The decoder prompt \(length (?P<asked>\d+)\) is longer than the maximum model"),
@@ -115,6 +115,8 @@ def _asked_wrong(words: str, param: str, request: Request, dialect: Dialect) -> 
 def _too_long(told: Mapping[str, str | None]) -> ContextLengthError:
     asked, limit = told.get("asked"), told.get("limit")
     has = f"the prompt has {asked} tokens" if asked else "the prompt is too long"
+    if told.get("least"):  # it stops counting there
+        has = f"the prompt has at least {asked} tokens"
     most = f", the model's limit is {limit} including the answer" if limit else ""
     hint = "use a shorter text, fewer turns or fewer pictures"
     return ContextLengthError(f"{has}{most}", hint=hint)

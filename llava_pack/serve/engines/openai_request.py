@@ -12,7 +12,7 @@ import io
 import json
 import re
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -111,19 +111,21 @@ class RequestWriter:
     def _messages(self, dialogue: Dialogue) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []
         if dialogue.system is not None:
-            messages.append({"role": "system", "content": [self._part(dialogue.system)]})
+            messages.append({"role": "system", "content": self._content([dialogue.system])})
         messages += [
-            {"role": role, "content": [self._part(part) for part in parts]}
-            for role, parts in dialogue.turns
+            {"role": role, "content": self._content(parts)} for role, parts in dialogue.turns
         ]
         if dialogue.ending == "continued":  # some go on with a text only
             messages[-1]["content"] = self.safe(str(dialogue.turns[-1][1][0]))
         return messages
 
-    def _part(self, part: Part) -> dict[str, Any]:
-        if isinstance(part, Picture):
-            return {"type": "image_url", "image_url": {"url": self._place}}
-        return {"type": "text", "text": self.safe(part)}
+    def _content(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
+        texts = iter(apart([one for one in parts if isinstance(one, str)], self.safe))
+        picture = {"type": "image_url", "image_url": {"url": self._place}}
+        return [
+            picture if isinstance(part, Picture) else {"type": "text", "text": next(texts)}
+            for part in parts
+        ]
 
     def _body(self, fields: Mapping[str, Any], request: Request) -> Body:
         """Return fields as JSON, with the pictures in their places."""
@@ -225,6 +227,26 @@ def breaking(tokens: Collection[str]) -> Callable[[str], str]:
     begins = (f"{re.escape(first)}(?={'|'.join(some)})" for first, some in rests.items())
     pattern = re.compile("|".join(begins))
     return lambda text: pattern.sub(rf"\g<0>{_NO_WIDTH}", text)
+
+
+def apart(texts: Iterable[str], safe: Callable[[str], str]) -> list[str]:
+    r"""Return texts of one turn, in which nothing is a token if a template joins or trims them.
+
+    Args:
+        texts: in their order.
+        safe: as `breaking` returns it.
+
+    >>> apart(["<im", "", "age> <s>"], breaking(["<s>", "<image>"]))
+    ['<im', '', '\u200bage> <\u200bs>']
+    """
+    found: list[str] = []
+    before = ""
+    for text in map(safe, texts):
+        joined = (before + text, before.rstrip() + text.lstrip())
+        parted = text if all(safe(one) == one for one in joined) else _NO_WIDTH + text
+        found.append(parted)
+        before = (before + parted)[-_MAX_TOKEN_CHARS:]
+    return found
 
 
 def picture_url(picture: Picture, kind: str) -> Sequence[bytes | PictureText]:

@@ -15,8 +15,8 @@ from llava_pack.serve.access.audit import AuditLog, Sink
 from llava_pack.serve.access.policy import AccessPolicy
 from llava_pack.serve.access.quota import Books
 from llava_pack.serve.admission.bodies import Admission, BodyLimits
+from llava_pack.serve.admission.fair_models import SharedModels
 from llava_pack.serve.admission.refusals import Refusals
-from llava_pack.serve.admission.shared_models import SharedModels
 from llava_pack.serve.admission.visits import Ledger
 from llava_pack.serve.aliases import Aliases
 from llava_pack.serve.api.completions import completions_router

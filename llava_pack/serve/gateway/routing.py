@@ -57,9 +57,9 @@ def choose(loads: Collection[ReplicaLoad], affinity: bytes) -> ReplicaLoad | Non
         loads: of every replica.
         affinity: of the request, see `affinity_of`.
 
-    >>> idle = ReplicaLoad(replica="a", slots=4, busy=0)
-    >>> busy = ReplicaLoad(replica="b", slots=4, busy=3)
-    >>> [choose([idle, busy], bytes([n])).replica for n in range(4)]
+    >>> busy = {"a": 0, "b": 3}
+    >>> loads = [ReplicaLoad(replica=name, slots=4, busy=busy[name]) for name in busy]
+    >>> [choose(loads, bytes([n])).replica for n in range(4)]
     ['a', 'a', 'a', 'a']
     """
     ready = [load for load in loads if load.ready]

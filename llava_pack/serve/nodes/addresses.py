@@ -29,8 +29,9 @@ _PRIVATE = tuple(
         ),
     )
 )
-_WHY = "anyone who reaches the ports of several nodes can run programs on them"
+_WHY = "anybody who reaches the ports of several nodes can run programs on them"
 _HINT = "--address ADDRESS: this machine's on a network that only the nodes are on"
+_PRINTED = "paste the line that `llava-pack serve --nodes` printed"
 _REJECTED = 0x0200  # Source: linux/ipv6_route.h, RTF_REJECT
 _NONE = "0" * 32
 
@@ -38,7 +39,7 @@ _Interface = IPv4Interface | IPv6Interface
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnAddress:
+class NodeLink:
     """An address of this machine, and what has it.
 
     Attributes:
@@ -65,24 +66,25 @@ def parsed(text: str, option: str = "--address") -> IPv4Address | IPv6Address:
     >>> parsed("10.0.0.1")
     IPv4Address('10.0.0.1')
     """
+    hint = _HINT if option == "--address" else _PRINTED
     try:
         address = ipaddress.ip_address(text)
     except ValueError as error:
         raise UsageError(
-            f"expected an IP address, got {text!r}", subject=option, hint=_HINT
+            f"expected an IP address, got {text!r}", subject=option, hint=hint
         ) from error
     if address.is_loopback:
-        raise UsageError(f"no other machine reaches {text}", subject=option, hint=_HINT)
+        raise UsageError(f"no other machine reaches {text}", subject=option, hint=hint)
     if not any(address in network for network in _PRIVATE):
         raise UsageError(
-            f"expected a private address, got {text}: {_WHY}", subject=option, hint=_HINT
+            f"expected a private address, got {text}: {_WHY}", subject=option, hint=hint
         )
     return address
 
 
-def own_address(
-    text: str, links: Iterable[OwnAddress], *, shared: bool, option: str = "--address"
-) -> OwnAddress:
+def own_link(
+    text: str, links: Iterable[NodeLink], *, shared: bool, option: str = "--address"
+) -> NodeLink:
     """Return the link of this machine that has an address.
 
     Args:
@@ -132,11 +134,11 @@ def network_of(arguments: Sequence[str]) -> str:
         address = ipaddress.ip_address(named)
     except ValueError:
         return ""
-    networks = (link.address.network for link in own_addresses())
+    networks = (link.address.network for link in own_links())
     return next((str(one) for one in networks if address in one), named)
 
 
-def own_addresses() -> tuple[OwnAddress, ...]:
+def own_links() -> tuple[NodeLink, ...]:
     """Return the links of this machine."""
     import psutil  # type: ignore[import-untyped]
 
@@ -146,7 +148,7 @@ def own_addresses() -> tuple[OwnAddress, ...]:
         for entry in entries:
             with suppress(ValueError):
                 address = _with_network(entry.address, entry.netmask)
-                found.append(OwnAddress(interface=name, address=address, default=name in defaults))
+                found.append(NodeLink(interface=name, address=address, default=name in defaults))
     return tuple(found)
 
 

@@ -29,7 +29,7 @@ from llava_pack.serve.nodes.wire import (
     SILENT_S,
     Application,
     Greeting,
-    HeadAnswer,
+    JoinVerdict,
     NodeOrder,
     NodeReport,
     SharedSettings,
@@ -185,7 +185,7 @@ class Crew:
             send(writer, refusal(error))
             await writer.drain()
             return None
-        send(writer, HeadAnswer(proof=proof(self._plan.key, "head", greeting, application)))
+        send(writer, JoinVerdict(proof=proof(self._plan.key, "head", greeting, application)))
         return CrewMember(rank=application.rank, address=application.address, writer=writer)
 
     def _check(self, greeting: Greeting, application: Application) -> None:

@@ -54,7 +54,7 @@ class Application:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadAnswer:
+class JoinVerdict:
     """The head's answer to that: its own proof, or the error that the follower ends with."""
 
     proof: str = ""
@@ -127,9 +127,9 @@ def proof(key: str, side: str, greeting: Greeting, application: Application) -> 
     return hmac.new(key.encode(), message, hashlib.sha256).hexdigest()
 
 
-def refusal(error: PackError) -> HeadAnswer:
+def refusal(error: PackError) -> JoinVerdict:
     """Return the verdict that a follower ends with."""
-    return HeadAnswer(kind=error.kind, message=error.message, hint=error.hint)
+    return JoinVerdict(kind=error.kind, message=error.message, hint=error.hint)
 
 
 def send(writer: StreamWriter, value: object) -> None:

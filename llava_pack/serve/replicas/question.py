@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llava_pack.checkpoint.templates import RAW
-from llava_pack.engine.port import Message, Part, Request
+from llava_pack.engine.port import Message, Part, Picture, Request
 from llava_pack.engine.sampling import GrammarKind
 from llava_pack.format.errors import UsageError
 from llava_pack.serve.engines.openai_request import picture_url
@@ -82,7 +82,12 @@ def _message(message: Message) -> dict[str, Any]:
 def _part(part: Part) -> dict[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
-    return {"type": "image_url", "image_url": {"url": picture_url(part, "png")}}
+    return {"type": "image_url", "image_url": {"url": _url(part)}}
+
+
+def _url(picture: Picture) -> str:
+    parts = picture_url(picture, "png")
+    return b"".join(part for part in parts if isinstance(part, bytes)).decode()
 
 
 def _prompt(request: Request) -> str:

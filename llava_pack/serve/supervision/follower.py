@@ -26,7 +26,7 @@ from llava_pack.serve.nodes.wire import (
     SILENT_S,
     Application,
     Greeting,
-    HeadAnswer,
+    JoinVerdict,
     NodeOrder,
     NodeReport,
     new_nonce,
@@ -169,7 +169,7 @@ class _Follower:
         )
         own_proof = proof(self._plan.key, "follower", greeting, application)
         send(writer, replace(application, proof=own_proof))
-        admission = await receive(reader, HeadAnswer)
+        admission = await receive(reader, JoinVerdict)
         if admission.kind:
             raise error_of_kind(
                 admission.kind, admission.message, admission.hint, subject=self._head

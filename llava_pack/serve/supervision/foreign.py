@@ -6,6 +6,7 @@ each start, and a relay to it from the socket where the gateway asks, once it li
 """
 
 import contextlib
+import os
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from llava_pack.engine.fence.home import settle
 from llava_pack.engine.fence.value import Standing
+from llava_pack.format.errors import PreflightError
 from llava_pack.profiles import launcher
 from llava_pack.profiles.compiler import lacks_compiler, write_compiler
 from llava_pack.profiles.profile import Launch, Profile
@@ -37,6 +39,7 @@ async def begun(command: EngineCommand) -> AsyncIterator[ProcessCommand]:
 
     Raises:
         ServeError: the folder cannot be made, or the socket.
+        PreflightError: nothing that the engine compiles would run there.
     """
     launch = command.launch
     profile = RUNTIMES[command.address.engine].profile
@@ -47,6 +50,7 @@ async def begun(command: EngineCommand) -> AsyncIterator[ProcessCommand]:
     environment = dict(command.environment)
     settle(launch.folder, environment)
     try:
+        _check_runs(launch, profile)
         async with contextlib.AsyncExitStack() as stack:
             if profile.way == "loopback":
                 port = free_port()
@@ -60,6 +64,22 @@ async def begun(command: EngineCommand) -> AsyncIterator[ProcessCommand]:
     finally:
         shutil.rmtree(launch.folder, ignore_errors=True)
         socket.unlink(missing_ok=True)  # which engines leave
+
+
+def _check_runs(launch: Launch, profile: Profile) -> None:
+    """Refuse a folder where no program may run, for an engine that compiles some into it.
+
+    Raises:
+        PreflightError: the file system is mounted so.
+    """
+    compiles = profile.needs and launch.device != "cpu"
+    if compiles and os.statvfs(launch.folder).f_flag & os.ST_NOEXEC:
+        raise PreflightError(
+            "it is mounted noexec, and what the engine compiles while it serves has to run there",
+            subject=str(launch.folder.parent),
+            hint="TMPDIR=DIR llava-pack serve: a folder with a short name (32 bytes) where "
+            "programs may run",
+        )
 
 
 def _surroundings(

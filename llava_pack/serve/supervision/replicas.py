@@ -38,6 +38,21 @@ class ReplicasPlan:
     """Keys of replicas that may come later, as `replica_keys` returns them."""
     replicas: tuple[ReplicaAddress, ...] = ()
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of what they serve."""
+        return () if self.expected is None else (self.expected.model,)
+
+    @property
+    def bundle_id(self) -> str | None:
+        """Of the bundle that they serve."""
+        return None if self.expected is None else self.expected.bundle_id
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where they are."""
+        return tuple(one.address for one in self.replicas)
+
 
 class Replicas(Mapping[str, SupervisedReplica]):
     """The replicas that are asked, by address.

@@ -18,6 +18,8 @@ SECRETS = [
     "HTTPS_PROXY=http://anna:pa55w0rd@proxy:3128",
     "HTTPS_PROXY=http://anna:pa55/w0rd@x@proxy:3128",
     "NVIDIA_API_KEY=s3cr3t",
+    "LLAVA_PACK_JOIN_KEY=s3cr3t llava-pack serve --join 127.0.0.1:29500",
+    "LLAVA_PACK_ENGINE_KEY=s3cr3t",
     "LLAVA_PACK_PASSWORD=hunter2",
     "password=hunter2",
     '{"password": "hunter2", "n": 1}',

@@ -10,7 +10,10 @@ import pytest
 from llava_pack.cli.both.bundle_lines import bundle_lines
 from llava_pack.format.errors import InstallError, PackError, UsageError
 from llava_pack.format.manifest import Manifest
+from llava_pack.format.progress import Silent
 from llava_pack.installation.engines import engine_plan, installed_version, special_tokens
+from llava_pack.installation.installed import Installation
+from llava_pack.installation.plans import plan_of
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.supervision.control import _plan, plan_fields
 from llava_pack.serve.supervision.plans import (
@@ -19,6 +22,7 @@ from llava_pack.serve.supervision.plans import (
     engine_command,
     installed_plan,
 )
+from llava_pack.target import receipt
 from tests.support import engine_program
 from tests.support.bundle import BundleSimulator
 
@@ -153,3 +157,21 @@ def test_inspect_names_the_version_of_the_wheel_that_a_bundle_holds(tmp_path: Pa
     lines = "\n".join(bundle_lines(tmp_path, "0" * 64, held))
     assert "vLLM 0.33.0; Python" in lines
     assert "0.0.3" not in lines
+
+
+def test_a_bundle_without_the_engines_environment_is_not_served_by_another(tmp_path: Path) -> None:
+    receipt.seal(tmp_path)
+    item = Installation(
+        prefix=tmp_path,
+        recipe="tiny",
+        number=1,
+        root=tmp_path,
+        model_dir=tmp_path,
+        vision_tower_dir=None,
+        venv_python=Path("/gateway/python"),
+        manifest=manifest(),
+        bundle_id="0" * 64,
+        smoke={},
+    )
+    with pytest.raises(InstallError, match=r"expected lock/pylock.engine.toml"):
+        plan_of(item, LoadOptions(), Silent())

@@ -93,3 +93,28 @@ def test_what_the_first_gpu_must_hold_does_not_fit_because_the_sum_would():
     found = gpu_fits(count_parameters(VICUNA_7B, CLIP_L), VICUNA_7B, wish, profile)
     assert any(fit.needs_bytes <= fit.has_bytes for fit in found)
     assert not any(fit.fits for fit in found)
+
+
+CUT = Wish(context_tokens=4096, slots=2, precisions=("fp16",), spread="tensor")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "count"),
+    [
+        ((gpu(40),), 1),
+        ((gpu(40), gpu(40)), 1),
+        ((gpu(24), gpu(24)), 2),
+        ((gpu(16),) * 3, None),  # 40 heads are not cut into three
+        ((gpu(16),) * 4, 4),
+        ((gpu(24), gpu(10)), None),  # the smaller one would hold half
+    ],
+)
+def test_layers_that_are_cut_need_as_much_of_each_gpu(gpus, count):
+    fit = chosen(VICUNA_13B, *gpus, wish=CUT)
+    assert (fit.gpus if fit and fit.slots >= CUT.slots else None) == count
+
+
+def test_layers_in_a_row_take_what_each_gpu_has():
+    row = Wish(context_tokens=4096, slots=2, precisions=("fp16",))
+    fit = chosen(VICUNA_13B, gpu(24), gpu(14), wish=row)
+    assert (fit.gpus, fit.slots) == (2, 2)

@@ -87,7 +87,7 @@ def test_where_none_runs_each_says_why_and_what_helps(engine, facts, hint):
     named = [version for version in gpu if version in caught.value.message]
     assert named == gpu or (engine, facts["arch"]) == ("vllm", "aarch64")
     assert hint in caught.value.hint
-    assert "leave out --runtime" in caught.value.hint
+    assert "--runtime transformers: llava-pack's own engine" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,20 @@ def test_options_are_honoured(asked, got):
 def test_or_refused(engine, asked):
     with pytest.raises(PreflightError, match="runs there"):
         chosen(engine, None, **asked)
+
+
+@pytest.mark.parametrize(
+    ("engine", "asked", "there", "not_there"),
+    [
+        ("vllm", {"python": "3.13"}, "--python 3.11 or 3.12", "--runtime sglang"),
+        ("lmdeploy", {"cuda": "none"}, "for CPUs", "--runtime vllm"),  # whose build is for trials
+    ],
+)
+def test_the_way_out_is_one(engine, asked, there, not_there):
+    with pytest.raises(PreflightError) as caught:
+        chosen(engine, None, **asked)
+    assert there in caught.value.hint
+    assert not_there not in caught.value.hint
 
 
 def test_another_torch_than_it_is_built_for_is_2():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import mmap
 import os
 import signal
 import subprocess
@@ -265,7 +266,7 @@ def test_it_has_its_seconds_to_end_in_good_order() -> None:
     code = f"""
 import os, signal, sys, time
 def end(*_):
-    time.sleep(0.3); sys.stderr.write("in good order\\n"); sys.stderr.flush(); os._exit(0)
+    time.sleep(0.3); os.write(2, b"in good order\\n"); os._exit(0)
 signal.signal(signal.SIGTERM, end)
 {_SAYS_SO}
 while True: time.sleep(60)
@@ -317,7 +318,7 @@ def test_what_it_leaves_behind_is_told_before_it_is_killed() -> None:
     code = f"""
 import os, signal, sys, time
 def end(*_):
-    sys.stderr.write("let go\\n"); sys.stderr.flush(); os._exit(0)
+    os.write(2, b"let go\\n"); os._exit(0)
 signal.signal(signal.SIGTERM, end)
 if os.fork() == 0:
     os.setsid()
@@ -419,6 +420,38 @@ def test_what_was_shared_in_memory_is_removed_whoever_is_killed(sharer: Sharer, 
     until(lambda: not any(path.exists() for path in sharer.own), within_s=30)
     until(lambda: not Path(f"/proc/{inner}").exists() and not Path(f"/proc/{outer}").exists())
     assert all(path.exists() for path in sharer.others)
+
+
+@pytest.mark.parametrize("how", ["told", "killed", "its program is killed"])
+def test_shared_memory_goes_with_the_last_that_had_it_mapped(how: str) -> None:
+    """As an engine's, whose processes are killed before they can remove it."""
+    own, others = (Path(f"/dev/shm/lp-{uuid.uuid4().hex}") for _ in range(2))
+    code = f"""
+import mmap, os, sys, time
+for path in sys.argv[1:]:
+    with open(path, "wb+") as file:
+        file.truncate(4096)
+        kept = mmap.mmap(file.fileno(), 4096)
+        globals()[path] = kept
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(600)
+{_SAYS_SO}
+time.sleep(600)
+"""
+
+    async def use(process: Process) -> None:
+        assert await _first_line(process)
+        with others.open("rb") as file, mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ):
+            if how == "its program is killed":
+                os.kill(process.pid, signal.SIGKILL)
+            else:
+                await end(process, force=how == "killed")
+            assert await process.gone(_SLACK_S)
+            assert (own.exists(), others.exists()) == (False, True)
+
+    _with(code, use, arguments=(str(own), str(others)))
+    others.unlink()
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from llava_pack.engine.port import Event, Request
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.admission.fair_models import Prepared, Shared
+from llava_pack.serve.admission.fair_models import Prepared, Shared, SharedModels
 from llava_pack.serve.admission.fair_queue import FairQueue, Party, Seats, Ticket
-from llava_pack.serve.admission.shared_models import SharedModels
 from llava_pack.serve.admission.turnover import Turnover
 from llava_pack.serve.caller import Caller
 from llava_pack.serve.counters import Tally

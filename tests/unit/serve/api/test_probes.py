@@ -53,6 +53,7 @@ def test_a_model_that_moves_is_ready() -> None:
         "pictures": "ready",
         "bundle_id": "b",
         "page": False,
+        "replicas": 0,
     }
 
 

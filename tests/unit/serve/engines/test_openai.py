@@ -39,6 +39,7 @@ INFO = EngineInfo(
 ASKED = Request(request_id="r", messages=(Message("user", ("hi",)),))
 CARD = json.dumps({"data": [{"id": "m", "max_model_len": 4096}]}).encode()
 END = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+_SLOW_S = 0.2
 _Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
 
 
@@ -309,7 +310,7 @@ _LMDEPLOY = "Input length (1025) must be smaller than the model context length (
 @pytest.mark.parametrize(
     ("status", "said", "sampling", "kind", "words"),
     [
-        (400, {"error": {"message": _VLLM}}, {}, ContextLengthError, "1025 tokens"),
+        (400, {"error": {"message": _VLLM}}, {}, ContextLengthError, "at least 1025 tokens"),
         (400, {"error": {"message": _OLDER}}, {}, ContextLengthError, "1025 tokens"),
         (400, {"error": {"message": _CHARS}}, {}, ContextLengthError, "limit is 1024"),
         (400, {"object": "error", "message": _SGLANG}, {}, ContextLengthError, "1025 tokens"),
@@ -435,3 +436,16 @@ def test_steps_that_stop_are_told_and_idleness_is_not(socket):
             assert await age(50) == 0
 
     asyncio.run(run())
+
+
+def test_the_wait_for_a_first_token_begins_when_it_is_asked(socket):
+    """vLLM sends the head of an answer together with its first words."""
+
+    async def slowly(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(_SLOW_S)
+        words = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+        writer.write(chunked(words, END, b"") + b"\r\n")
+
+    *_, end = ask(socket, slowly)
+    assert isinstance(end, Finished)
+    assert end.timings.first_token_s >= _SLOW_S

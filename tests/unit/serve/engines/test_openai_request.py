@@ -15,7 +15,7 @@ from llava_pack.engine.port import ContextLengthError, EngineInfo, Message, Pict
 from llava_pack.engine.sampling import SETTINGS, Grammar, GrammarError, Sampling
 from llava_pack.format.errors import UsageError
 from llava_pack.profiles import dialects
-from llava_pack.serve.engines.openai_request import RequestWriter, breaking
+from llava_pack.serve.engines.openai_request import RequestWriter, apart, breaking
 
 INFO = EngineInfo(
     model="m", precision="fp16", device="cuda", context_tokens=4096, slots=8,
@@ -120,6 +120,13 @@ def test_a_prompt_ends_as_is_asked_or_is_refused():
         asked(*begun, name="lmdeploy")
 
 
+def test_a_token_in_pieces_is_no_token():
+    picture = Picture(1, 1, b"abc")
+    _, body = asked(Message("user", ("<im", picture, "", "age> </", "s> a")))
+    texts = [part["text"] for part in body["messages"][0]["content"] if part["type"] == "text"]
+    assert texts == ["<im", "", "\u200bage> </", "\u200bs> a"]
+
+
 def test_a_system_message_that_comes_later_is_the_users():
     _, body = asked(Message("system", ("a",)), HI, Message("system", ("b",)))
     assert [
@@ -197,6 +204,25 @@ def test_no_text_has_a_token_in_it_and_nothing_is_lost(text):
     broken = breaking(_TOKENS)(text)
     assert not [one for one in _TOKENS if len(one) > 1 and one.strip() and one in broken]
     assert broken.replace("\u200b", "") == text
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(["<", "im", "s>", "<|im", "_end|>", " ", "a", "age>"]).map(str),
+            max_size=4,
+        ).map("".join),
+        max_size=6,
+    )
+)
+@example(["<", "", "s>"])
+@example(["<im ", " age>"])
+def test_no_token_comes_of_texts_that_a_template_joins(texts):
+    parted = apart(texts, breaking(_TOKENS))
+    whole, trimmed = "".join(parted), "".join(one.strip() for one in parted)
+    tokens = [one for one in _TOKENS if len(one) > 1 and one.strip()]
+    assert not [one for one in tokens if one in whole or one in trimmed]
+    assert whole.replace("\u200b", "") == "".join(texts)
 
 
 def test_a_text_without_tokens_stays_as_it_is():

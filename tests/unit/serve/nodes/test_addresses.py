@@ -7,15 +7,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.nodes.addresses import OwnAddress, own_address, own_addresses, parsed
+from llava_pack.serve.nodes.addresses import NodeLink, own_link, own_links, parsed
 
 LINKS = (
-    OwnAddress(interface="lo", address=ipaddress.ip_interface("127.0.0.1/8")),
-    OwnAddress(interface="eth0", address=ipaddress.ip_interface("192.168.1.7/24"), default=True),
-    OwnAddress(interface="ib0", address=ipaddress.ip_interface("10.0.0.1/24")),
-    OwnAddress(interface="ib0", address=ipaddress.ip_interface("10.0.0.9/24")),
-    OwnAddress(interface="ib0", address=ipaddress.ip_interface("fd00::1/64")),
-    OwnAddress(interface="eth0", address=ipaddress.ip_interface("203.0.113.9/24"), default=True),
+    NodeLink(interface="lo", address=ipaddress.ip_interface("127.0.0.1/8")),
+    NodeLink(interface="eth0", address=ipaddress.ip_interface("192.168.1.7/24"), default=True),
+    NodeLink(interface="ib0", address=ipaddress.ip_interface("10.0.0.1/24")),
+    NodeLink(interface="ib0", address=ipaddress.ip_interface("10.0.0.9/24")),
+    NodeLink(interface="ib0", address=ipaddress.ip_interface("fd00::1/64")),
+    NodeLink(interface="eth0", address=ipaddress.ip_interface("203.0.113.9/24"), default=True),
 )
 
 
@@ -29,7 +29,7 @@ LINKS = (
         ("::1", "no other machine reaches ::1"),
         ("0.0.0.0", "expected a private address, got 0.0.0.0"),
         ("::", "expected a private address, got ::"),
-        ("203.0.113.9", "anyone who reaches the ports of several nodes can run programs on them"),
+        ("203.0.113.9", "anybody who reaches the ports of several nodes can run programs on them"),
         ("100.64.0.1", "expected a private address"),
         ("224.0.0.1", "expected a private address"),
         ("255.255.255.255", "expected a private address"),
@@ -41,7 +41,7 @@ LINKS = (
 )
 def test_what_may_not_be_used_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(UsageError) as refused:
-        own_address(text, LINKS, shared=False)
+        own_link(text, LINKS, shared=False)
     assert why in refused.value.message
     assert refused.value.subject == "--address"
 
@@ -50,13 +50,13 @@ def test_what_may_not_be_used_is_refused_with_the_reason(text: str, why: str) ->
     ("text", "interface"), [("10.0.0.1", "ib0"), ("10.0.0.9", "ib0"), ("fd00::1", "ib0")]
 )
 def test_a_private_address_of_this_machine_has_its_interface(text: str, interface: str) -> None:
-    assert own_address(text, LINKS, shared=False).interface == interface
+    assert own_link(text, LINKS, shared=False).interface == interface
 
 
 def test_a_shared_network_is_taken_only_where_that_is_said() -> None:
-    assert own_address("192.168.1.7", LINKS, shared=True).interface == "eth0"
+    assert own_link("192.168.1.7", LINKS, shared=True).interface == "eth0"
     with pytest.raises(UsageError, match="expected a private address"):
-        own_address("203.0.113.9", LINKS, shared=True)
+        own_link("203.0.113.9", LINKS, shared=True)
 
 
 @given(st.tuples(*[st.integers(0, 255)] * 4))
@@ -86,6 +86,15 @@ def test_of_ipv6_unique_local_and_link_local_ones_are_private(number: int) -> No
     assert accepted(str(ipaddress.IPv6Address(number))) is private
 
 
+@pytest.mark.parametrize("text", ["8.8.8.8", "127.0.0.1", "gpu01"])
+def test_the_way_out_is_for_the_option_that_was_typed(text: str) -> None:
+    for option, hint in (("--address", "--address ADDRESS"), ("--join", "serve --nodes")):
+        with pytest.raises(UsageError) as caught:
+            parsed(text, option)
+        assert caught.value.subject == option
+        assert hint in caught.value.hint
+
+
 def accepted(text: str) -> bool:
     try:
         parsed(text)
@@ -95,6 +104,6 @@ def accepted(text: str) -> bool:
 
 
 def test_this_machine_has_its_loopback_and_no_default_route_there() -> None:
-    loopback = [link for link in own_addresses() if str(link.address.ip) == "127.0.0.1"]
+    loopback = [link for link in own_links() if str(link.address.ip) == "127.0.0.1"]
     assert [link.default for link in loopback] == [False]
     assert loopback[0].address.network == ipaddress.ip_network("127.0.0.0/8")

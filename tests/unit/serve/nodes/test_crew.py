@@ -17,7 +17,7 @@ from llava_pack.serve.nodes.wire import (
     MAX_LINE_BYTES,
     Application,
     Greeting,
-    HeadAnswer,
+    JoinVerdict,
     NodeOrder,
     NodeReport,
     SharedSettings,
@@ -51,11 +51,11 @@ class Line:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
-    async def apply(self, application: Application, key: str = KEY) -> tuple[Greeting, HeadAnswer]:
+    async def apply(self, application: Application, key: str = KEY) -> tuple[Greeting, JoinVerdict]:
         greeting = await receive(self.reader, Greeting)
         own = proof(key, "follower", greeting, application)
         send(self.writer, replace(application, proof=own))
-        return greeting, await receive(self.reader, HeadAnswer)
+        return greeting, await receive(self.reader, JoinVerdict)
 
     async def order(self, life: int) -> NodeOrder:
         """Return the next order for a start; the same one comes again and again."""
@@ -188,9 +188,9 @@ async def test_a_proof_is_of_one_connection_and_of_one_side() -> None:
         heads = proof(KEY, "head", greetings[1], OWN)
         assert len({old, heads, proof(KEY, "follower", greetings[1], OWN)}) == 3
         send(lines[1].writer, replace(OWN, proof=old))
-        assert (await receive(lines[1].reader, HeadAnswer)).kind == "access"
+        assert (await receive(lines[1].reader, JoinVerdict)).kind == "access"
         send(lines[0].writer, replace(OWN, proof=proof(KEY, "head", greetings[0], OWN)))
-        assert (await receive(lines[0].reader, HeadAnswer)).kind == "access"
+        assert (await receive(lines[0].reader, JoinVerdict)).kind == "access"
         for line in lines:
             line.writer.close()
 

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -20,8 +22,10 @@ from llava_pack.serve.supervision.engine import SupervisedEngine
 from llava_pack.serve.supervision.engine_process import Ask
 from llava_pack.serve.supervision.plans import EnginePlan, engine_command
 from llava_pack.serve.supervision.run_folder import Scratch
+from tests.conftest import ROOT
 from tests.support import engine_program
 from tests.support.engine_program import ANSWER, VERSIONS, seen
+from tests.support.namespaces import unshared
 
 WITHIN_S = 60.0
 ENGINES: tuple[Engine, ...] = ("vllm", "sglang", "lmdeploy")
@@ -203,6 +207,25 @@ def test_a_port_that_somebody_took_meanwhile_is_replaced(
     assert len(seen(model)) == 2
 
 
+def test_one_that_the_kernel_killed_is_told_what_it_can_do_with_less(
+    environments: dict[Engine, Path], scratch: Scratch, tmp_path: Path
+) -> None:
+    model = engine_program.model(tmp_path / "m", slow_s=WITHIN_S)
+    start = command(environments["vllm"], "vllm", model, scratch.socket(0))
+
+    async def run() -> None:
+        running = asyncio.create_task(SupervisedEngine(start).run())
+        while not seen(model):  # noqa: ASYNC110 - of a process
+            await asyncio.sleep(0.05)
+        os.kill(seen(model)[0]["pid"], signal.SIGKILL)
+        with pytest.raises(ServeError, match="killed by SIGKILL") as caught:
+            await running
+        assert "--context" in caught.value.hint
+        assert "4bit with llava-pack's engine" in caught.value.hint
+
+    asyncio.run(run())
+
+
 ERRORS: dict[str, tuple[type[PackError], str]] = {
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB": (SpaceError, "memory"),
     "ValueError: Model architectures ['X'] are not supported for now.": (
@@ -231,6 +254,38 @@ def test_a_start_that_fails_tells_its_cause(
 
     asyncio.run(run())
     assert len(seen(model)) == 1
+
+
+@pytest.mark.skipif(not unshared("-rm"), reason="no namespaces for this account")
+def test_where_nothing_may_run_an_engine_that_compiles_is_not_started(tmp_path: Path) -> None:
+    program = f"""
+import asyncio, dataclasses
+from pathlib import Path
+from llava_pack.format.errors import PreflightError
+from llava_pack.serve.supervision.foreign import begun
+from tests.unit.serve.supervision.test_foreign import command
+
+async def main():
+    start = command(Path("/p"), "vllm", Path("/m"), Path({str(tmp_path)!r}) / "engine-0.sock")
+    try:
+        async with begun(start):
+            print("it begins")
+    except PreflightError as error:
+        print(error)
+    on_cpu = dataclasses.replace(start, launch=dataclasses.replace(start.launch, device="cpu"))
+    async with begun(on_cpu):
+        print("and on a CPU it begins")
+
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o noexec none "$1" && exec "$2" -c "$3"',
+         "sh", str(tmp_path), sys.executable, program],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    refused, begins = done.stdout.splitlines()
+    assert refused.startswith(f"{tmp_path}: it is mounted noexec")
+    assert begins == "and on a CPU it begins"
 
 
 def test_one_that_does_not_listen_when_it_is_told_to_end_is_killed_in_time(
