@@ -38,7 +38,7 @@ INFO = EngineInfo(
     model="echo", precision="fp32", device="cpu", context_tokens=0, slots=2, conv_mode="llava_v1",
     image_tokens=4, made_on="stub",
 )  # fmt: skip
-TOKENS = ("<s>", "</s>")
+TOKENS = ("<s>", "</s>", "<image>")
 HELLO = Message("user", ("one two three four five six seven",))
 LONG = Message("user", ("word " * 4000,))
 RED = Picture(3, 1, bytes((255, 0, 0)) * 3)

@@ -77,8 +77,10 @@ def test_each_environment_has_a_lock_and_each_wheel_is_there_once(build, tmp_pat
 
 def test_a_lock_holds_both_and_gives_the_same_bundle(build, run, tmp_path):
     whole = build()
-    run("lock", "demo", *CPU, "--out", tmp_path / "lock.json")
+    told = run("lock", "demo", *CPU, "--out", tmp_path / "lock.json")
     lock = json.loads((tmp_path / "lock.json").read_text())
+    files = {one["filename"] for one in (*lock["packages"], *lock["engine"])}
+    assert told["packages"] == len(files) > len(lock["packages"])
     assert {one["name"] for one in lock["engine"]} == {"vllm", "torch", "httpx", "pillow"}
     again = build("--locked", tmp_path / "lock.json", runtime=())
     assert again["bundle_id"] == whole["bundle_id"]

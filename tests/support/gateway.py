@@ -388,7 +388,9 @@ def _address(socket: Path, given: argparse.Namespace) -> EngineAddress:
         model="echo", precision="fp32", device="cpu", context_tokens=0, slots=slots,
         conv_mode="llava_v1", image_tokens=4,
     )  # fmt: skip
-    return EngineAddress(socket=socket, engine=given.dialect, info=info, tokens=("<s>", "</s>"))
+    return EngineAddress(
+        socket=socket, engine=given.dialect, info=info, tokens=("<s>", "</s>", "<image>")
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import subprocess
 import pytest
 
 from llava_pack.format.progress import Silent
+from llava_pack.installation.installed import installed
+from llava_pack.installation.integrity import changed_files
 from llava_pack.target import relocation
 from tests.support.python_archive import write_archive
 from tests.support.wheels import write_environments
@@ -91,3 +93,19 @@ def test_a_compiler_that_is_missing_is_3(host, medium, wheels):
     assert done.returncode == 3
     assert "missing: no-such-nvcc" in done.stderr
     assert "CUDA toolkit" in done.stderr
+
+
+def test_an_upgrade_to_two_environments_is_reverted_and_given_back(host, medium, wheels, cli):
+    host.install_sh(medium("one"))
+    assert host.install_sh(medium("two", release=1_700_000_001, **wheels)).returncode == 0
+    assert installed(host.prefix).engine_python == generation(host, 2) / "engine/bin/python"
+    assert cli("revert", "--prefix", host.prefix).code == 0
+    assert (host.current(), installed(host.prefix).engine_python) == (1, None)
+    assert cli("revert", "--prefix", host.prefix, "--generation", 2).code == 0
+    assert changed_files(installed(host.prefix), Silent()) == ()
+    assert cli("gc", "--prefix", host.prefix, "--keep", 1).code == 0
+    assert [path.name for path in generation(host).parent.iterdir()] == ["2"]
+    assert (packages(generation(host, 2), "engine") / "vllm.py").is_file()
+    assert changed_files(installed(host.prefix), Silent()) == ()
+    assert cli("uninstall", "--recipe", "tiny", "--prefix", host.prefix).code == 0
+    assert not list(host.prefix.rglob("vllm*"))

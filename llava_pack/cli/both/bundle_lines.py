@@ -77,14 +77,11 @@ def _rows(folder: Path, bundle_id: str, manifest: Manifest) -> Iterator[tuple[st
 
 
 def _runtime(manifest: Manifest) -> str:
-    """Return what serves the model, an engine of others with the version of its wheel."""
+    """Return what serves the model, an engine of others with its version."""
     runtime = RUNTIMES[manifest.serving.engine]
     title = translated(runtime.title)
-    if (profile := runtime.profile) is None:
-        return title
-    wheels = (entry.path.rpartition("/")[2] for entry in manifest.under("wheels"))
-    named = (name.split("-")[1] for name in wheels if name.startswith(f"{profile.package}-"))
-    return " ".join([title, *named])
+    version = None if runtime.profile is None else manifest.lock.get("engine")
+    return title if version is None else f"{title} {version}"
 
 
 def _signer(folder: Path) -> str:

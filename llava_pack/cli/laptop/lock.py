@@ -47,15 +47,16 @@ def lock(
     with tempfile.TemporaryDirectory(prefix="llava-pack-lock-") as folder:
         request = pack.request(Path(folder, "bundle"))
         pinned = lock_of(plan_build(request, cache, console.progress()), request, cache)
+    packages = len({wheel.filename for wheel in (*pinned.packages, *pinned.engine)})
     file = out if out is not None else Path(f"{request.recipe.value.name}.lock.json")
     try:
         file.write_bytes(render_lock(pinned).encode())
     except OSError as error:
         raise UsageError(f"cannot be written: {error.strerror}", subject=str(file)) from error
     if as_json:
-        console.document("lock", {"path": str(file), "packages": len(pinned.packages)})
+        console.document("lock", {"path": str(file), "packages": packages})
     else:
-        console.data(f"{file}: {len(pinned.packages)} packages, {len(pinned.sources)} sources")
+        console.data(f"{file}: {packages} packages, {len(pinned.sources)} sources")
     again = ["llava-pack", "build", pack.recipe, "--locked", str(file)]
     again += [] if pack.mirror is None else ["--mirror", pack.mirror]
     console.say(f"next: {pasted([*again, *_folders(pack, request)])}")

@@ -131,6 +131,8 @@ class EngineFacts:
     async def tokenize(self, request: Request) -> tuple[int, ...]:
         """Return the ids of a request's prompt; a picture is -200, once for each of its tokens.
 
+        Where another token stands for a picture in the model, it stays as it is.
+
         Raises:
             UsageError: it does not tell, or the request is not usable.
             ServeError: it does not answer.
@@ -139,11 +141,13 @@ class EngineFacts:
             raise UsageError("the engine of this model does not tell the tokens of a prompt")
         writer = await self.writer()
         ids = await self._token_ids(await self.written(writer.tokens_of, request), request)
-        if not any(message.pictures for message in request.messages):
+        placeholder = self.dialect.placeholders[0]
+        foreign = self.tokens and placeholder not in self.tokens
+        if foreign or not any(message.pictures for message in request.messages):
             return ids
         if self._picture_id is None:
-            placeholder = writer.tokens_of_text(self.dialect.placeholders[0])
-            self._picture_id = (await self._token_ids(placeholder, request))[-1]
+            alone = writer.tokens_of_text(placeholder)
+            self._picture_id = (await self._token_ids(alone, request))[-1]
         return tuple(PICTURE_ID if one == self._picture_id else one for one in ids)
 
     async def trace(self, request: Request) -> Trace:

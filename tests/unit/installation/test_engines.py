@@ -149,14 +149,11 @@ def test_an_engine_that_is_not_there_is_told_of(tmp_path: Path, python: Path) ->
             special_tokens(folder)
 
 
-def test_inspect_names_the_version_of_the_wheel_that_a_bundle_holds(tmp_path: Path) -> None:
-    whole = manifest()
-    wheel = replace(whole.files[0], path="wheels/vllm-0.33.0-cp38-abi3-manylinux_2_31_x86_64.whl")
-    other = replace(wheel, path="wheels/vllm_bnb_plugin-0.0.3-py3-none-any.whl")
-    held = replace(whole, files=(*whole.files, wheel, other))
-    lines = "\n".join(bundle_lines(tmp_path, "0" * 64, held))
-    assert "vLLM 0.33.0; Python" in lines
-    assert "0.0.3" not in lines
+def test_inspect_names_the_version_that_a_bundle_holds(tmp_path: Path) -> None:
+    held = replace(manifest(), lock={"engine": "0.33.0"})
+    assert "vLLM 0.33.0; Python" in "\n".join(bundle_lines(tmp_path, "0" * 64, held))
+    ours = replace(held, serving=replace(held.serving, engine="transformers"))
+    assert "0.33.0" not in "\n".join(bundle_lines(tmp_path, "0" * 64, ours))
 
 
 def test_a_bundle_without_the_engines_environment_is_not_served_by_another(tmp_path: Path) -> None:

@@ -87,7 +87,9 @@ async def listening(socket: Path, serve: Callable):
 
 
 @asynccontextmanager
-async def engine(socket: Path, answer: bytes | _Answer, silent_s: float = 600.0):
+async def engine(
+    socket: Path, answer: bytes | _Answer, silent_s: float = 600.0, tokens: tuple[str, ...] = ()
+):
     """Serve a model card, and what a test says; yield the connection and what was asked."""
     seen: list[tuple[str, bytes]] = []
     closed: list[str] = []
@@ -111,7 +113,7 @@ async def engine(socket: Path, answer: bytes | _Answer, silent_s: float = 600.0)
 
     endpoint = HttpEndpoint(partial(asyncio.open_unix_connection, socket), "k", silent_s)
     facts = EngineFacts(endpoint, dialects.VLLM, metrics=dialects.VLLM_METRICS,
-                        ready_path="/health", info=INFO)  # fmt: skip
+                        ready_path="/health", info=INFO, tokens=tokens)  # fmt: skip
     async with listening(socket, serve), OpenAiConnection(facts) as one:
         yield one, seen, closed
 
@@ -449,3 +451,19 @@ def test_the_wait_for_a_first_token_begins_when_it_is_asked(socket):
     *_, end = ask(socket, slowly)
     assert isinstance(end, Finished)
     assert end.timings.first_token_s >= _SLOW_S
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ids"), [(("<image>",), (1, -200)), (("<IMG_CONTEXT>",), (1, 9))]
+)
+def test_the_token_of_a_picture_is_told_apart_where_it_is_the_one_that_is_known(
+    socket: Path, tokens: tuple[str, ...], ids: tuple[int, ...]
+) -> None:
+    asked = replace(ASKED, messages=(Message("user", (Picture(1, 1, b"abc"), "hi")),))
+
+    async def run() -> tuple[int, ...]:
+        answer = whole(json.dumps({"tokens": [1, 9]}).encode())
+        async with engine(socket, answer, tokens=tokens) as (connection, _, _):
+            return await connection.tokenize(asked)
+
+    assert asyncio.run(run()) == ids

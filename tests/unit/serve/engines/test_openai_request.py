@@ -120,6 +120,12 @@ def test_a_prompt_ends_as_is_asked_or_is_refused():
         asked(*begun, name="lmdeploy")
 
 
+def test_an_engine_that_keeps_few_tokens_by_itself_is_told_to_keep_all():
+    assert asked(name="lmdeploy")[1]["top_k"] == 0
+    assert asked(name="lmdeploy", top_k=3)[1]["top_k"] == 3
+    assert "top_k" not in asked()[1]
+
+
 def test_a_token_in_pieces_is_no_token():
     picture = Picture(1, 1, b"abc")
     _, body = asked(Message("user", ("<im", picture, "", "age> </", "s> a")))
