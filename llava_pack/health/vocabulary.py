@@ -21,7 +21,8 @@ def words(text: str) -> frozenset[str]:
 
 
 RECIPES = words(
-    "bakllava-v1-hf demo llama3-llava-next-8b-hf llava-1.5-13b-hf llava-1.5-7b-hf llava-budget "
+    "bakllava-v1-hf demo internvl2-2b internvl2_5-4b internvl3-8b "
+    "llama3-llava-next-8b-hf llava-1.5-13b-hf llava-1.5-7b-hf llava-budget "
     "llava-interleave-qwen-0.5b-hf llava-llama-3-8b-v1_1 llava-med-v1.5-mistral-7b "
     "llava-onevision-qwen2-0.5b-ov-hf llava-onevision-qwen2-7b-ov-hf llava-v1.5-13b llava-v1.5-7b "
     "llava-v1.5-7b-lora llava-v1.6-34b llava-v1.6-mistral-7b llava-v1.6-mistral-7b-hf "
@@ -30,7 +31,7 @@ RECIPES = words(
 """The shipped ones; a test holds this against `bundles/`."""
 MODELS = RECIPES | words(
     "llava-v1-demo clip-demo clip-vit-large-patch14-336 clip-vit-base-patch32 vicuna-7b-v1.5 "
-    "TinyLlama-1.1B-Chat-v1.0"
+    "TinyLlama-1.1B-Chat-v1.0 InternVL2-2B InternVL2_5-4B InternVL3-8B-hf"
 )
 """Folders of the shipped recipes' models, bases and towers."""
 ANSWERS = frozenset({"red-circle", "blue-square", "two-stars", "digit-seven"})

@@ -15,13 +15,15 @@ is killed, a strand is left that ends the rest:
 - Told to end by SIGTERM or SIGINT, it has TERM_S seconds; it is told as well when whoever started
   the tether is gone.
 - What it leaves behind when it ends by itself is told to end, and has TERM_S seconds.
-- Whatever is left then is killed, whatever sessions and groups it made; on SIGQUIT at once.
-- Shared memory that what it ended had mapped is removed, if nobody has it mapped any more: who is
-  killed cannot do so itself, and some do not where they end in good order.
+- Whatever is left then is killed, whatever sessions and groups it made; on SIGQUIT at once. The
+  resource tracker of Python, which removes what processes shared, gets a second more.
+- Files in memory that it shared, and that nobody has any more, are removed. They are looked for
+  before anything is told to end: what others killed all at once leaves them.
 
 Where both strands are killed at once, the kernel kills the program; nobody ends what that started.
 
-Source: prctl(2), PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER.
+Source: prctl(2), PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER; CPython,
+Lib/multiprocessing/resource_tracker.py; shm_overview(7).
 """
 
 import ctypes
@@ -29,6 +31,7 @@ import math
 import os
 import select
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -43,7 +46,8 @@ _PASSED_ON = (*_ENDING, signal.SIGABRT)
 _HEARD = (*_PASSED_ON, signal.SIGQUIT, signal.SIGCHLD, signal.SIGCONT)
 _PARENT_GONE = signal.SIGCONT  # one that was stopped hears of it too
 _AGAIN_S = 0.05
-_SHARED = "/dev/shm/"  # noqa: S108 - where shared memory lies; source: shm_overview(7)
+_TRACKER, _TRACKER_S = b"multiprocessing.resource_tracker", 1.0
+_MEMORY = "/dev/shm"  # noqa: S108 - what is there is removed, and not believed
 
 
 class Strand:
@@ -53,14 +57,15 @@ class Strand:
         parent: the process number of whoever started it.
         child: the child's.
         term_s: seconds that the child gets once it is told to end.
+        began_s: when the tether did.
     """
 
-    def __init__(self, parent: int, child: int, term_s: float) -> None:
+    def __init__(self, parent: int, child: int, term_s: float, began_s: float) -> None:
         self._parent = parent
         self._child = child
         self._term_s = term_s
-        self._kills_s = math.inf
-        self._mapped: set[str] = set()
+        self._kills_s = self._tracker_ends_s = math.inf
+        self._memory = Memory(began_s)
         self._heard, hears = os.pipe()
         os.set_blocking(hears, False)
         signal.set_wakeup_fd(hears)
@@ -75,13 +80,14 @@ class Strand:
                 self._hear(signal.SIGTERM)
             left_s = self._kills_s - time.monotonic()
             if left_s <= 0:
+                self._tracker_ends_s = min(self._tracker_ends_s, time.monotonic() + _TRACKER_S)
                 self._send(signal.SIGKILL)
                 left_s = _AGAIN_S
             timeout_s = None if left_s == math.inf else left_s
             if select.select([self._heard], [], [], timeout_s)[0]:
                 for number in os.read(self._heard, select.PIPE_BUF):
                     self._hear(number)
-        _remove_unmapped(self._mapped)
+        self._memory.remove()
 
     def _reaped(self) -> bool:
         """Reap what has ended, and return whether there is anything left."""
@@ -100,54 +106,92 @@ class Strand:
     def _hear(self, number: int) -> None:
         if number == signal.SIGQUIT:
             self._kills_s = -math.inf
-        if number in _ENDING:  # afterwards nobody is left to tell
-            self._mapped |= _mapped(_descendants())
+        if number in _ENDING:
+            self._end_in_time()
         if number in _PASSED_ON and self._child:
             os.kill(self._child, number)
             os.kill(self._child, signal.SIGCONT)
-        if number in _ENDING:
-            self._end_in_time()
 
     def _end_in_time(self) -> None:
         self._kills_s = min(self._kills_s, time.monotonic() + self._term_s)
+        self._memory.see(_descendants())
 
     def _send(self, *numbers: int) -> None:
-        """Send signals to everything below this process."""
+        """Send signals to everything below this process but a tracker that may still end."""
         below = {*_descendants(), self._child} - {0}
-        self._mapped |= _mapped(below)
+        self._memory.see(below)
         for pid in below:
+            if time.monotonic() < self._tracker_ends_s < math.inf and _is_tracker(pid):
+                continue
             for number in numbers:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, number)
 
 
+class Memory:
+    """The files in memory that are shared below this process.
+
+    Those alone that are this account's, and made since it began: no model that somebody put there.
+
+    Args:
+        began_s: when the tether did.
+    """
+
+    def __init__(self, began_s: float) -> None:
+        self._began_s = began_s
+        self._seen: set[str] = set()
+
+    def see(self, pids: Iterable[int]) -> None:
+        """Note what processes have there."""
+        for pid in pids:
+            self._seen |= _in_memory(pid)
+
+    def remove(self) -> None:
+        """Remove what was seen and is there, and which no process has."""
+        left = set(filter(self._is_own, self._seen))
+        for name in filter(str.isdecimal, _listed("/proc") if left else ()):
+            left -= _in_memory(int(name))
+        for path in left:
+            with suppress(OSError):
+                os.unlink(path)  # noqa: PTH108 - pathlib takes long to load
+
+    def _is_own(self, path: str) -> bool:
+        with suppress(OSError):
+            facts = os.lstat(path)
+            own = stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid()
+            return own and facts.st_ctime >= self._began_s
+        return False
+
+
 def main(argv: list[str]) -> None:
     """Hold the program that is told on stdin."""
+    began_s = time.time() - _AGAIN_S  # the clock of files is coarse
     parent, term_s, count = int(argv[2]), float(argv[3]), int(argv[4])
     _end_with(parent, _PARENT_GONE)
     *program, _ = sys.stdin.buffer.read().split(b"\0")
     if len(program) != count:  # whoever tells it is gone
         os._exit(1)
     own = os.getpid()
-    _hold(parent, _forked(lambda: _hold_program(own, program, term_s), _PARENT_GONE), term_s)
+    inner = _forked(lambda: _hold_program(own, program, term_s, began_s), _PARENT_GONE)
+    _hold(parent, inner, term_s, began_s)
 
 
-def _hold_program(parent: int, program: list[bytes], term_s: float) -> None:
+def _hold_program(parent: int, program: list[bytes], term_s: float, began_s: float) -> None:
     failures, failed = os.pipe()  # the kernel closes it when the program has begun
     child = _forked(lambda: _become(program, failed), signal.SIGKILL)
     os.close(failed)
     code = os.read(failures, select.PIPE_BUF)
     _tell(-int(code) if code else child)
-    _hold(parent, child, term_s)
+    _hold(parent, child, term_s, began_s)
 
 
-def _hold(parent: int, child: int, term_s: float) -> NoReturn:
+def _hold(parent: int, child: int, term_s: float, began_s: float) -> NoReturn:
     """Hold a child, and end when nothing is left."""
     for name in _listed("/proc/self/fd"):  # what is open beyond stderr is the program's alone
         if int(name) > _STDERR:
             with suppress(OSError):
                 os.close(int(name))
-    Strand(parent, child, term_s).hold()
+    Strand(parent, child, term_s, began_s).hold()
     os._exit(0)
 
 
@@ -210,24 +254,22 @@ def _descendants() -> list[int]:
     return found
 
 
-def _mapped(pids: Iterable[int]) -> set[str]:
-    """Return the shared memory that processes have mapped. Source: proc(5), maps."""
-    found: set[str] = set()
-    for pid in pids:
-        with suppress(OSError), open(f"/proc/{pid}/maps") as maps:  # noqa: PTH123 - as above
-            found |= {line[line.index(_SHARED) : -1] for line in maps if _SHARED in line}
-    return found
+def _in_memory(pid: int) -> set[str]:
+    """Return the files in memory that a process has. Source: proc(5), maps and fd."""
+    paths: list[str] = []
+    with suppress(OSError), open(f"/proc/{pid}/maps", "rb") as maps:  # noqa: PTH123 - as above
+        paths += (os.fsdecode(line[line.find(b"/") :].strip()) for line in maps)
+    with suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - as above
+            with suppress(OSError):
+                paths.append(os.readlink(f"/proc/{pid}/fd/{name}"))  # noqa: PTH115 - as above
+    return {path for path in paths if path.rpartition("/")[0] == _MEMORY}
 
 
-def _remove_unmapped(paths: set[str]) -> None:
-    """Remove shared memory of this account that nobody has mapped."""
-    if not paths:
-        return
-    everybody = (int(name) for name in _listed("/proc") if name.isdecimal())
-    for path in paths - _mapped(everybody):
-        with suppress(OSError):
-            if os.stat(path).st_uid == os.getuid():  # noqa: PTH116 - as above
-                os.unlink(path)  # noqa: PTH108 - as above
+def _is_tracker(pid: int) -> bool:
+    with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as line:  # noqa: PTH123 - as above
+        return _TRACKER in line.read()
+    return False
 
 
 def _listed(folder: str) -> list[str]:

@@ -89,9 +89,11 @@ def main():
     time.sleep(SAID.get("slow_s", 0))
     if "error" in SAID:
         sys.stderr.write(SAID["error"] + "\\n" + "more\\n" * 100)
-        sys.exit(1)
+        sys.exit(SAID.get("code", 1))
     if SAID.get("deaf"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "ends_with" in SAID:  # once it is asked to
+        signal.signal(signal.SIGUSR1, lambda *_: os._exit(SAID["ends_with"]))
     unix = option("--uds")
     Server.address_family = socket.AF_UNIX if unix else socket.AF_INET
     port = option("--port", "--server-port")

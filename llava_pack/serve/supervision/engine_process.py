@@ -227,9 +227,12 @@ class EngineLife(ProcessLife):
         _log.info("%s: %s", self._command.name, line)
 
     def _cause(self, process: Process, returncode: int | None) -> PackError:
-        """Return what it ended with: of an engine of others that never served, what it names."""
+        """Return what it ended with: of an engine of others that never served, what it names.
+
+        Nobody told it to end: code 0, which vLLM has when a worker is gone, is a failure too.
+        """
         lines = list(self._lines)
-        named = self._foreign and not self._served and (returncode or 0) > 0
+        named = self._foreign and not self._served and returncode is not None and returncode >= 0
         error = cause_in(lines, self._subject) if named else None
         return error or cause_of_death(
             self._whose, process.pid, returncode, lines[-_LAST_LINES:], subject=self._subject

@@ -46,7 +46,7 @@ class PartLife(ProcessLife):
     def _cause(self, process: Process, returncode: int | None) -> PackError:
         """Return what it ended with: what it names, else how."""
         lines = list(self._lines)
-        error = cause_in(lines) if (returncode or 0) > 0 else None
+        error = cause_in(lines) if returncode is not None and returncode >= 0 else None
         return error or cause_of_death(self._whose, process.pid, returncode, lines[-_SHOWN_LINES:])
 
     def _hear(self, line: str) -> None:

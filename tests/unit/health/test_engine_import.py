@@ -38,7 +38,7 @@ def tried(manifest, tmp_path):
 def test_one_that_can_be_imported_is_right(tried):
     report = tried("VERSION = '1.0'\n")
     assert (report["ok"], report["precision"], report["device"]) == (True, "fp16", "auto")
-    assert report["answers"] == []
+    assert "answers" not in report, "nobody asked"
 
 
 def test_one_that_cannot_is_14_with_what_it_said(tried):

@@ -266,7 +266,7 @@ def test_it_has_its_seconds_to_end_in_good_order() -> None:
     code = f"""
 import os, signal, sys, time
 def end(*_):
-    time.sleep(0.3); sys.stderr.write("in good order\\n"); sys.stderr.flush(); os._exit(0)
+    time.sleep(0.3); os.write(2, b"in good order\\n"); os._exit(0)
 signal.signal(signal.SIGTERM, end)
 {_SAYS_SO}
 while True: time.sleep(60)
@@ -318,7 +318,7 @@ def test_what_it_leaves_behind_is_told_before_it_is_killed() -> None:
     code = f"""
 import os, signal, sys, time
 def end(*_):
-    sys.stderr.write("let go\\n"); sys.stderr.flush(); os._exit(0)
+    os.write(2, b"let go\\n"); os._exit(0)
 signal.signal(signal.SIGTERM, end)
 if os.fork() == 0:
     os.setsid()
@@ -336,6 +336,90 @@ while True: time.sleep(60)
         assert process.returncode == -signal.SIGKILL
 
     _with(code, use, term_s=60)
+
+
+# Shares memory as vLLM does, and a file as SGLang does, which nobody removes; and has others' too.
+_SHARES = """
+import mmap, os, sys, time
+from multiprocessing.shared_memory import SharedMemory
+tracked, closed = (SharedMemory(create=True, size=4096) for _ in range(2))
+closed.close()  # only Python's resource tracker knows it now
+untracked, *others = [open(path, "a+b") for path in sys.argv[1:]]
+untracked.write(f"{tracked.name} {closed.name} ".encode())
+untracked.truncate(4096)
+maps = [mmap.mmap(file.fileno(), 4096) for file in (untracked, *others)]
+untracked.close()
+if os.fork() == 0:
+    while True: time.sleep(60)
+while True: time.sleep(60)
+"""
+_SHARING = 6
+"""The supervisor, two strands, the program, its child and the tracker."""
+_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True)
+class Sharer:
+    """A program that shares memory, and files there: its own, and those that have to stay."""
+
+    supervisor: "subprocess.Popen[str]"
+    program: int
+    own: tuple[Path, ...]
+    others: tuple[Path, ...]
+
+
+@pytest.fixture
+def sharer() -> Iterator[Sharer]:
+    mark = f"of-{uuid.uuid4()}"
+    untracked, before, shared, below = files = [
+        _MEMORY / f"{mark}-{word}" for word in ("untracked", "before", "shared", "below/model")
+    ]
+    below.parent.mkdir()
+    for path in (before, shared, below):
+        path.write_bytes(bytes(4096))
+        path.chmod(0o600)
+    time.sleep(0.2)  # or `before` would have been made when the tether began
+    argv = [sys.executable, "-c", _SUPERVISOR, "30", *_PYTHON, _SHARES, *map(str, files)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MARK": mark}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment) as supervisor:
+        try:
+            assert supervisor.stdout is not None
+            program = int(supervisor.stdout.readline())
+            until(lambda: len(marked(mark)) == _SHARING)
+            names = untracked.read_text().split()[:-1]
+            own = (untracked, *(_MEMORY / name for name in names))
+            shared.chmod(0o600)  # changed since, as something that the program made
+            below.chmod(0o600)
+            with shared.open("rb"):
+                yield Sharer(supervisor, program, own, (before, shared, below))
+        finally:
+            for pid in marked(mark):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for path in (*files, *_MEMORY.glob(f"{mark}*")):
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("way", ["program", "supervisor", "outer", "inner", "asked", "quit"])
+def test_what_was_shared_in_memory_is_removed_whoever_is_killed(sharer: Sharer, way: str) -> None:
+    inner = parent(sharer.program)
+    outer = parent(inner)
+    pid, number = {
+        "program": (sharer.program, signal.SIGKILL),
+        "supervisor": (sharer.supervisor.pid, signal.SIGKILL),
+        "outer": (outer, signal.SIGKILL),
+        "inner": (inner, signal.SIGKILL),
+        "asked": (outer, signal.SIGTERM),
+        "quit": (outer, signal.SIGQUIT),
+    }[way]
+    assert all(path.exists() for path in (*sharer.own, *sharer.others))
+    os.kill(pid, number)
+    until(lambda: not any(path.exists() for path in sharer.own), within_s=30)
+    until(lambda: not Path(f"/proc/{inner}").exists() and not Path(f"/proc/{outer}").exists())
+    assert all(path.exists() for path in sharer.others)
 
 
 @pytest.mark.parametrize("how", ["told", "killed", "its program is killed"])

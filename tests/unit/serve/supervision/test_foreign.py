@@ -193,6 +193,26 @@ def test_one_that_is_killed_is_started_again_elsewhere_and_its_children_with_it(
         assert ports[0] != ports[1]
 
 
+def test_one_that_ends_with_code_0_untold_has_failed_and_is_restarted(
+    environments: dict[Engine, Path], scratch: Scratch, tmp_path: Path
+) -> None:
+    """As vLLM does seconds after one of its workers was killed."""
+    model = engine_program.model(tmp_path / "m", ends_with=0)
+    start = command(environments["vllm"], "vllm", model, scratch.socket(0))
+
+    async def run() -> None:
+        async with supervised(start) as [one], asyncio.timeout(WITHIN_S):
+            pid = seen(model)[0]["pid"]
+            os.kill(pid, signal.SIGUSR1)
+            while one.status.phase != "restarting":  # noqa: ASYNC110 - of a process
+                await asyncio.sleep(0.01)
+            assert f"its engine, process {pid}, exited with code 0" in one.status.detail
+            await ready_again(one)
+
+    asyncio.run(run())
+    assert len(seen(model)) == 2
+
+
 def test_a_port_that_somebody_took_meanwhile_is_replaced(
     environments: dict[Engine, Path], scratch: Scratch, tmp_path: Path
 ) -> None:
@@ -233,15 +253,16 @@ ERRORS: dict[str, tuple[type[PackError], str]] = {
         "architecture",
     ),
     "attention heads (32) must be divisible by tensor parallel size (3).": (UsageError, "--gpus"),
-    "RuntimeError: something else": (ServeError, "exited with code 1"),
+    "RuntimeError: something else": (ServeError, "exited with code"),
 }
 
 
+@pytest.mark.parametrize("code", [0, 1])
 @pytest.mark.parametrize("error", ERRORS)
 def test_a_start_that_fails_tells_its_cause(
-    environments: dict[Engine, Path], scratch: Scratch, tmp_path: Path, error: str
+    environments: dict[Engine, Path], scratch: Scratch, tmp_path: Path, error: str, code: int
 ) -> None:
-    model = engine_program.model(tmp_path / "m", error=error)
+    model = engine_program.model(tmp_path / "m", error=error, code=code)
     start = command(environments["vllm"], "vllm", model, scratch.socket(0))
     kind, word = ERRORS[error]
 
