@@ -37,6 +37,7 @@ MODELS = RECIPES | words(
 ANSWERS = frozenset({"red-circle", "blue-square", "two-stars", "digit-seven"})
 LICENCES = frozenset(
     {"Apache-2.0", "Llama-2-Community", "Llama-3-Community", "Tongyi-Qianwen-Research"}
+    | {"MIT", "Qwen-Research"}
 )
 
 PACKAGES = words(
