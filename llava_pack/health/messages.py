@@ -24,6 +24,7 @@ LOGGED: dict[str, tuple[str, ...]] = {
     "llava_pack.serve.errors": ("request {request} failed: {cause}",),
     "llava_pack.serve.engines.openai_errors": ("{request}: the engine answered {count}: {text}",),
     "llava_pack.serve.run_state": ("{text}: ignored, it is not a file of this account",),
+    "llava_pack.cli.server.proof": ("{model}: known answer {text}: {text}",),
     "llava_pack.serve.supervision.engine": ("{model}: {cause}; restarting in {number} s",),
     "llava_pack.serve.supervision.replica": ("{text}: {cause}",),
     "llava_pack.serve.gateway.served": (_ENDED, "{model}: {request} ended: {reason}"),

@@ -55,6 +55,7 @@ def engine_plan(
         architecture=_architecture(plan.model_dir),
         tokenizer_dir=tokenizer_dir,
         tokens=special_tokens(tokenizer_dir or plan.model_dir),
+        references=manifest.references,
         vision_tower=None,
         conv_mode=None,
         precision=_precision(options, manifest, profile),

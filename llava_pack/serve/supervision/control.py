@@ -24,8 +24,8 @@ from llava_pack.engine.limits import Limits
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE
 from llava_pack.engine.port import error_of_kind
 from llava_pack.format.errors import PackError, ServeError
-from llava_pack.format.known_answers import KnownAnswer
-from llava_pack.serve.plain import to_plain
+from llava_pack.format.known_answers import KnownAnswer, Reference
+from llava_pack.serve.plain import from_plain, to_plain
 from llava_pack.serve.supervision.fleet import Fleet, FleetMember, phases
 from llava_pack.serve.supervision.listener import listen_on_socket
 from llava_pack.serve.supervision.plans import EnginePlan
@@ -48,6 +48,7 @@ _NEWER: Mapping[str, Any] = {
     "architecture": "",
     "tokenizer_dir": None,
     "tokens": [],
+    "references": [],
     "pictures": Limits().count,
     "node": None,
 }
@@ -207,7 +208,9 @@ def _plan(fields: Mapping[str, Any]) -> EnginePlan:
         for answer in fields["known_answers"]
     )
     tokens = tuple(fields.get("tokens", ()))
-    return EnginePlan(**{**fields, **paths, "known_answers": known, "tokens": tokens})
+    recorded = from_plain(tuple[Reference, ...], fields.get("references", []))
+    read = {"known_answers": known, "tokens": tokens, "references": recorded}
+    return EnginePlan(**{**fields, **paths, **read})
 
 
 def _lines(control: socket.socket) -> Iterator[dict[str, Any]]:

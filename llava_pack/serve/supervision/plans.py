@@ -15,7 +15,7 @@ from llava_pack.engine.loading.options import DEFAULT_SLOTS
 from llava_pack.engine.picture_mode import DEFAULT_PICTURE_MODE, PictureMode
 from llava_pack.engine.port import EngineInfo
 from llava_pack.format.errors import ServeError
-from llava_pack.format.known_answers import KnownAnswer
+from llava_pack.format.known_answers import KnownAnswer, Reference
 from llava_pack.format.manifest import Engine, Manifest
 from llava_pack.profiles.launcher import KEY_VARIABLE
 from llava_pack.profiles.profile import Launch, Node, Profile
@@ -76,6 +76,8 @@ class EnginePlan:
     picture_mode: PictureMode = DEFAULT_PICTURE_MODE
     known_answers: tuple[KnownAnswer, ...] = ()
     """What it must answer before it counts as ready."""
+    references: tuple[Reference, ...] = ()
+    """What was recorded of them; for engines of others, which are held against it."""
     node: Node | None = None
     """Its place among several machines, None for alone."""
 
@@ -228,6 +230,22 @@ def engine_command(
     )
 
 
+def planned_info(plan: EnginePlan) -> EngineInfo:
+    """Return what is known of an engine of others, which tells little of itself."""
+    return EngineInfo(
+        model=plan.name,
+        precision=plan.precision,
+        device=plan.device,
+        context_tokens=plan.context_tokens or 0,
+        slots=plan.slots,
+        conv_mode="",
+        image_tokens=0,
+        made_on=f"{plan.engine} {plan.version}",
+        picture_mode=plan.picture_mode,
+        engine=f"{RUNTIMES[plan.engine].title} {plan.version}",
+    )
+
+
 def _foreign_command(
     plan: EnginePlan, profile: Profile, socket: Path, *, fence: FenceMode, pycache: str | None
 ) -> EngineCommand:
@@ -250,18 +268,6 @@ def _foreign_command(
         folder=socket.with_suffix(""),
         node=plan.node,
     )
-    info = EngineInfo(
-        model=plan.name,
-        precision=plan.precision,
-        device=plan.device,
-        context_tokens=plan.context_tokens or 0,
-        slots=plan.slots,
-        conv_mode="",
-        image_tokens=0,
-        made_on=f"{plan.engine} {plan.version}",
-        picture_mode=plan.picture_mode,
-        engine=f"{RUNTIMES[plan.engine].title} {plan.version}",
-    )
     return EngineCommand(
         name=plan.name,
         argv=launcher_argv(plan.python, profile, pycache),
@@ -269,7 +275,7 @@ def _foreign_command(
             socket=socket,
             engine=plan.engine,
             key=key,
-            info=info,
+            info=planned_info(plan),
             tokens=plan.tokens,
             standing=OFF if fence == "off" else UNFENCED,
         ),
