@@ -35,7 +35,7 @@ def start(
     prefix: Prefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve another model beside the running ones, or have more replicas answer too.
+    """Serve another model, or have more replicas answer too.
 
     Running models are not interrupted. A replica that was stopped comes back with the key that it
     had.

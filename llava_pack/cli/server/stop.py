@@ -53,7 +53,7 @@ def stop(
     force: Annotated[bool, typer.Option("--force", help="Cancel running requests.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Stop the most recent server, one of its models, or asking a replica.
+    """Stop the latest server, one model, or asking a replica.
 
     It returns when all their processes are gone. Other models keep running. Running requests may
     finish, within the time set by `serve --drain-s`; with --force they are cancelled, and shutdown
