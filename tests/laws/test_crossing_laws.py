@@ -173,6 +173,12 @@ def carried(source, need, folder, draw):
     loads = plan.media[0].loads
     starts = {one.path for one in source.files() if one.path.startswith(STARTS)}
     lacking = set() if need is NOTHING else {lack.entry.path for lack in need.lacks}
+    if need is not NOTHING:  # files may have a piece in common, as the wheel has with the installer
+        lacking |= {
+            one.path
+            for one in source.files()
+            if {one.sha256, *(chunk.sha256 for chunk in one.chunks)} & {*need.digests}
+        }
     begins = {load.name for load in loads} & starts
     assert begins == (starts if need is NOTHING or lacking & starts else {"install.sh"})
     if need is not NOTHING:
