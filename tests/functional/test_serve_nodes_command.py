@@ -180,6 +180,7 @@ def _pasted(out: Path, process: "subprocess.Popen[bytes]") -> str:
         ("--nodes 2 --address 10.77.0.9", 2, "10.77.0.9 is not an address of this machine"),
         ("--nodes 2 --address 127.0.0.1", 2, "no other machine reaches 127.0.0.1"),
         ("--nodes 2", 2, "expected --address beside it"),
+        ("--nodes 2 --address 10.77.0.1 --require-fence", 15, "a complete fence is required"),
         (
             f"--join 10.77.0.1:29500 --rank 1 --fingerprint {'0' * 64}",
             4,
@@ -193,3 +194,4 @@ def test_what_is_refused_is_told_before_anything_runs(
     done = _run(machines[0], f"{prefixes[0]}/bin/llava-pack serve {words}", check=False)
     assert done.returncode == code, done.stderr
     assert told in done.stderr
+    assert "LLAVA_PACK_JOIN_KEY=" not in done.stdout + done.stderr

@@ -30,7 +30,7 @@ def check_engines(plans: Sequence[EnginePlan], fence: FenceMode) -> None:
             "installed with another engine serves the model of its bundle alone",
         )
     for plan in plans:
-        check_fence(plan, fence)
+        check_fence(plan.engine, fence)
 
 
 def _is_of_this_environment(plan: EnginePlan) -> bool:

@@ -12,6 +12,7 @@ from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.run_state import directories
 
 if TYPE_CHECKING:
+    from llava_pack.engine.fence.value import FenceMode
     from llava_pack.installation.installed import Installation
     from llava_pack.serve.nodes.crew import Crew
     from llava_pack.serve.nodes.join_line import Meeting
@@ -115,7 +116,7 @@ class NodeOptions:
 
 
 def meeting_of(
-    options: NodeOptions, items: "Sequence[Installation]", names: Sequence[str]
+    options: NodeOptions, items: "Sequence[Installation]", names: Sequence[str], fence: "FenceMode"
 ) -> "Meeting | None":
     """Return where the other nodes find this head; None where there are none.
 
@@ -123,17 +124,21 @@ def meeting_of(
         options: of the nodes.
         items: the installed models, none where a folder is served.
         names: what was typed to choose them.
+        fence: whether there is one, and whether it has to be whole.
 
     Raises:
         UsageError: what serves them spans no machines, or the address may not be used.
+        ServeError: a fence is required, and what serves them has none.
     """
     from llava_pack.serve.nodes.addresses import own_link, own_links
     from llava_pack.serve.nodes.join_key import heads_key, join_key_path
     from llava_pack.serve.nodes.join_line import Meeting
+    from llava_pack.serve.supervision.plans import check_fence
 
     if options.nodes == 1:
         return None
     item = spanning(items)
+    check_fence(item.manifest.serving.engine, fence)
     link = own_link(options.address or "", own_links(), shared=options.shared_network)
     return Meeting(
         program=f"{item.prefix}/bin/llava-pack",

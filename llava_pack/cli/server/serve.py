@@ -90,7 +90,7 @@ def serve(
     asked = asked_for(options, items, server, front, nodes)
     if keep_env:
         asked["keep_env"] = " ".join(keep_env)
-    if (meeting := meeting_of(nodes, items, recipes or [])) is not None:
+    if (meeting := meeting_of(nodes, items, recipes or [], server.fence_mode)) is not None:
         tell_nodes(meeting, as_json=as_json)
     if detach:
         serve_detached(asked, server.reached_as, as_json=as_json)

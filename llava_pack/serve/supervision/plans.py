@@ -164,13 +164,13 @@ def longest_term_s(plans: Iterable[EnginePlan]) -> float:
     return max((plan.term_s for plan in plans), default=TERM_S)
 
 
-def check_fence(plan: EnginePlan, fence: FenceMode) -> None:
+def check_fence(engine: Engine, fence: FenceMode) -> None:
     """Refuse a fence that an engine of others does not have.
 
     Raises:
         ServeError: it is required.
     """
-    runtime = RUNTIMES[plan.engine]
+    runtime = RUNTIMES[engine]
     if fence == "required" and runtime.profile is not None:
         raise ServeError(
             f"a complete fence is required, but that of {runtime.title} is {UNFENCED}",
@@ -200,7 +200,7 @@ def engine_command(
 
     Source: llava_pack/engine/worker.py, its options.
     """
-    check_fence(plan, fence)
+    check_fence(plan.engine, fence)
     if (profile := RUNTIMES[plan.engine].profile) is not None:
         return _foreign_command(plan, profile, socket, fence=fence, pycache=pycache)
     kept = ["-X", f"pycache_prefix={pycache}"] if pycache else []
