@@ -176,6 +176,14 @@ def left_in_memory() -> set[str]:
 def gone(pids: Sequence[int], within_s: float) -> list[int]:
     """Wait for processes to end, and return those that did not."""
     ends_s = time.monotonic() + within_s
-    while (alive := [pid for pid in pids if psutil.pid_exists(pid)]) and time.monotonic() < ends_s:
+    while (alive := [pid for pid in pids if _runs(pid)]) and time.monotonic() < ends_s:
         time.sleep(0.1)
     return alive
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a process runs: one that has ended may still wait for its parent."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
