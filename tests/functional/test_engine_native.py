@@ -148,8 +148,9 @@ def test_another_way_of_quantizing_is_refused(nf4, tmp_path):
     config = json.loads((folder / "config.json").read_bytes())
     config["quantization_config"] = {"quant_method": "awq", "bits": 4}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="'awq'"):
+    with pytest.raises(CheckpointError, match="weights quantized by awq") as refused:
         load_engine(folder)
+    assert "--runtime vllm" in refused.value.hint
 
 
 def test_a_tower_has_no_place_beside_one_inside(nf4):
