@@ -5,11 +5,11 @@ what an engine refuses is told in our words (`openai_errors`).
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from llava_pack.checkpoint.templates import RAW
 from llava_pack.engine.fence.value import Standing
@@ -19,10 +19,9 @@ from llava_pack.engine.port import EngineInfo, Event, Failed, Picture, Request
 from llava_pack.engine.process.protocol import EngineStatus
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError, UsageError
-from llava_pack.serve.engines.event_stream import EventStream
-from llava_pack.serve.engines.http_exchange import GoneError, Response
+from llava_pack.serve.engines.http_exchange import GoneError
 from llava_pack.serve.engines.openai_errors import failure_in, refusal, room_told
-from llava_pack.serve.engines.openai_events import DONE, AnswerReader, payload_of
+from llava_pack.serve.engines.openai_events import AnswerReader, events_of
 from llava_pack.serve.engines.openai_facts import ERROR_BYTES, EngineFacts
 
 _READY_EVERY_S = 0.25
@@ -155,7 +154,8 @@ class OpenAiConnection:
                 del body
                 if response.status == 200:
                     del request  # the engine has its pictures
-                    async with aclosing(self._read(response, reader, bare)) as events:
+                    failure = partial(self._failure, bare)
+                    async with aclosing(events_of(response.pieces(), reader, failure)) as events:
                         async for event in events:
                             yield event
                     return
@@ -165,24 +165,10 @@ class OpenAiConnection:
                 yield Failed.of(bare.request_id, self._refusal(response.status, told, bare))
                 return
 
-    async def _read(
-        self, response: Response, reader: AnswerReader, request: Request
-    ) -> AsyncGenerator[Event, None]:
-        """Yield the events of an answer that has begun; an error within it is its end."""
-        stream, done = EventStream(), False
-        async with aclosing(response.pieces()) as pieces:
-            async for piece in pieces:
-                for data in stream.feed(piece):
-                    if done or data == DONE:  # the rest is read, so that the line can be kept
-                        done = True
-                        continue
-                    payload = payload_of(data)
-                    if (failed := failure_in(payload)) is not None:
-                        yield Failed.of(request.request_id, self._refusal(*failed, request))
-                        return
-                    if (delta := reader.take(payload)) is not None:
-                        yield delta
-        yield reader.finished()
+    def _failure(self, request: Request, payload: Mapping[str, Any]) -> Failed | None:
+        if (failed := failure_in(payload)) is None:
+            return None
+        return Failed.of(request.request_id, self._refusal(*failed, request))
 
     def _refusal(self, status: int, told: bytes, request: Request) -> PackError:
         return refusal(status, told, request, self._facts.dialect)

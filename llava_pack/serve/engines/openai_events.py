@@ -1,4 +1,4 @@
-"""An answer of an OpenAI-compatible engine as events, piece by piece. Pure but for the clock.
+"""An answer of an OpenAI-compatible engine as events, piece by piece.
 
 Source: OpenAI API reference, "Streaming"; vllm 0.32.0 (`token_ids` of each piece); sglang 0.5.23
 srt/entrypoints/openai/serving_chat.py (`sglext`, all ids at the end); lmdeploy 0.18.0
@@ -8,14 +8,16 @@ serve/openai/protocol.py (`output_ids` of each piece).
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from llava_pack.engine.measures import UNTOLD, Likely, Odds, Timings, Usage
-from llava_pack.engine.port import Delta, Finished, Reason
+from llava_pack.engine.port import Delta, Event, Failed, Finished, Reason
 from llava_pack.format.errors import ServeError
+from llava_pack.serve.engines.event_stream import EventStream
 
-DONE = b"[DONE]"
+_DONE = b"[DONE]"
 _NEVER = -9999.0
 _AS_ID = "token_id:"
 """Source: vllm 0.32.0, `return_tokens_as_token_ids`."""
@@ -101,6 +103,37 @@ class AnswerReader:
         if self._begins and text:
             self._begins, text = False, text.removeprefix(" ")
         return Delta(self._request_id, text, ids, odds)
+
+
+async def events_of(
+    pieces: AsyncGenerator[bytes, None],
+    reader: AnswerReader,
+    failure: Callable[[Mapping[str, Any]], Failed | None],
+) -> AsyncGenerator[Event, None]:
+    """Yield the events of an answer that has begun; what failed within it is its end.
+
+    Args:
+        pieces: of the body, as they come; closed at the end.
+        reader: of this answer.
+        failure: says what an event tells of a failure; None where it tells of none.
+
+    Raises:
+        ServeError: it is not what an engine answers, or ends too soon.
+    """
+    stream, done = EventStream(), False
+    async with aclosing(pieces):
+        async for piece in pieces:
+            for data in stream.feed(piece):
+                if done or data == _DONE:  # the rest is read, so that the line can be kept
+                    done = True
+                    continue
+                payload = payload_of(data)
+                if (failed := failure(payload)) is not None:
+                    yield failed
+                    return
+                if (delta := reader.take(payload)) is not None:
+                    yield delta
+    yield reader.finished()
 
 
 def payload_of(data: bytes) -> Mapping[str, Any]:

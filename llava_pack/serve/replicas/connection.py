@@ -5,8 +5,9 @@ an answer closes its HTTP stream, which the server there takes as a client that 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Self
 
 from llava_pack.engine.fence.value import Standing
@@ -15,10 +16,9 @@ from llava_pack.engine.port import EngineInfo, Event, Failed, Request
 from llava_pack.engine.process.protocol import EngineStatus
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError, UsageError
-from llava_pack.serve.engines.event_stream import EventStream
 from llava_pack.serve.engines.http_body import Body
-from llava_pack.serve.engines.http_exchange import CutOffError, GoneError, HttpEndpoint, Response
-from llava_pack.serve.engines.openai_events import DONE, AnswerReader, payload_of
+from llava_pack.serve.engines.http_exchange import CutOffError, GoneError, HttpEndpoint
+from llava_pack.serve.engines.openai_events import AnswerReader, events_of, payload_of
 from llava_pack.serve.replicas.question import TOKENIZE, answer_body, tokenize_body
 from llava_pack.serve.replicas.refusals import key_refused, refusal
 from llava_pack.serve.replicas.report import PROBES, ReplicaReport, report_of
@@ -120,7 +120,8 @@ class ReplicaConnection:
                     told = _error_of(await response.whole(_ERROR_BYTES))
                     yield refusal(request_id, response.status, told)
                     return
-                async with aclosing(_answer(response, reader, request_id)) as events:
+                failure = partial(_failure, request_id)
+                async with aclosing(events_of(response.pieces(), reader, failure)) as events:
                     async for event in events:
                         yield event
         except ServeError:
@@ -198,25 +199,10 @@ class ReplicaConnection:
             self._gone.set()
 
 
-async def _answer(
-    response: Response, reader: AnswerReader, request_id: str
-) -> AsyncGenerator[Event, None]:
-    """Yield the events of an answer that has begun; what ends it early is its end."""
-    stream, done = EventStream(), False
-    async with aclosing(response.pieces()) as pieces:
-        async for piece in pieces:
-            for data in stream.feed(piece):
-                if done or data == DONE:
-                    done = True
-                    continue
-                payload = payload_of(data)
-                if (error := payload.get("error")) is not None:
-                    status = _STREAMED.get(str(error.get("type")), 503)
-                    yield refusal(request_id, status, error)
-                    return
-                if (delta := reader.take(payload)) is not None:
-                    yield delta
-    yield reader.finished()
+def _failure(request_id: str, payload: Mapping[str, Any]) -> Failed | None:
+    if (error := payload.get("error")) is None:
+        return None
+    return refusal(request_id, _STREAMED.get(str(error.get("type")), 503), error)
 
 
 def _error_of(body: bytes) -> dict[str, Any]:
