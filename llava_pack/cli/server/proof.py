@@ -1,16 +1,15 @@
 """What a model must answer before `serve` calls it ready: known answers of its bundle."""
 
 import logging
-from contextlib import aclosing
 
 from llava_pack.engine.known.questions import answer_of, question
 from llava_pack.engine.measures import Trace
-from llava_pack.engine.port import Delta, Failed, Request
 from llava_pack.format.errors import ServeError
 from llava_pack.format.known_answers import KnownAnswer
 from llava_pack.health.grading import judge
 from llava_pack.health.known_answers import grade
 from llava_pack.runtimes import RUNTIMES
+from llava_pack.serve.engines.client import deltas_of
 from llava_pack.serve.supervision.engine_process import Ask, Proof
 from llava_pack.serve.supervision.plans import EnginePlan, planned_info
 
@@ -34,7 +33,7 @@ def _own(plan: EnginePlan) -> Proof:
     known = plan.known_answers[0]
 
     async def prove(ask: Ask) -> None:
-        deltas = await _answer(ask, question(known))
+        deltas = await deltas_of(ask(question(known)))
         graded = grade(known, "".join(delta.text for delta in deltas))
         if not graded.ok:
             raise _wrong(plan, graded.why, "llava-pack health --deep")
@@ -52,7 +51,7 @@ def _of_others(plan: EnginePlan) -> Proof:
     async def prove(ask: Ask) -> None:
         for known in plan.known_answers:
             request = question(known)
-            seen = answer_of(info, request, await _answer(ask, request), _UNSEEN)
+            seen = answer_of(info, request, await deltas_of(ask(request)), _UNSEEN)
             judged = judge(known, plan.references, seen)
             if judged.level == "broken":
                 raise _wrong(plan, judged.why, _way_out(known))
@@ -60,17 +59,6 @@ def _of_others(plan: EnginePlan) -> Proof:
                 _log.warning("%s: known answer %s: %s", plan.name, known.name, judged.why)
 
     return prove
-
-
-async def _answer(ask: Ask, request: Request) -> list[Delta]:
-    deltas: list[Delta] = []
-    async with aclosing(ask(request)) as events:
-        async for event in events:
-            if isinstance(event, Failed):
-                raise event.error()
-            if isinstance(event, Delta):
-                deltas.append(event)
-    return deltas
 
 
 def _wrong(plan: EnginePlan, why: str, hint: str) -> ServeError:

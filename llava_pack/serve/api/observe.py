@@ -4,15 +4,13 @@ The answer comes through the same engine and queue as everybody's; nothing that 
 questions is used for it.
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 
 from llava_pack.engine.known.questions import TOP, answer_of
-from llava_pack.engine.port import Delta, EngineInfo, Event, Failed, Message, Request
+from llava_pack.engine.port import EngineInfo, Message, Request
 from llava_pack.engine.sampling import Sampling
 from llava_pack.format import records
 from llava_pack.format.errors import ServeError
@@ -20,6 +18,7 @@ from llava_pack.serve.admission.fair_models import Shared
 from llava_pack.serve.api.inference import Inference, Question, visit_with
 from llava_pack.serve.api.pictures import SentPicture
 from llava_pack.serve.api.wire import ObservationRequest
+from llava_pack.serve.engines.client import deltas_of
 from llava_pack.serve.errors import ERRORS
 
 
@@ -44,7 +43,7 @@ def observation_router(inference: Inference) -> APIRouter:
         async with model.turn(visit.caller):
             async with inference.request(model, visit, question) as request:
                 visit.asks(request)
-                deltas = await _deltas(visit.counted(model.name, model.generate(request)))
+                deltas = await deltas_of(visit.counted(model.name, model.generate(request)))
                 trace = await model.trace(request)
             seen = answer_of(_info(model), request, deltas, trace)
         return {**records.encode(seen), "answer": body.name}
@@ -56,14 +55,3 @@ def _info(model: Shared) -> EngineInfo:
     if model.info is None:
         raise ServeError("the model is not ready", subject=model.name)
     return model.info
-
-
-async def _deltas(answering: AsyncGenerator[Event, None]) -> list[Delta]:
-    deltas: list[Delta] = []
-    async with aclosing(answering) as events:
-        async for event in events:
-            if isinstance(event, Failed):
-                raise event.error()
-            if isinstance(event, Delta):
-                deltas.append(event)
-    return deltas

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Protocol, Self
 
 from llava_pack.engine.fence.value import Standing
 from llava_pack.engine.measures import Trace
-from llava_pack.engine.port import EngineInfo, Event, Request
+from llava_pack.engine.port import Delta, EngineInfo, Event, Failed, Request
 from llava_pack.engine.process.protocol import EngineStatus
 from llava_pack.engine.stats import Stats
 from llava_pack.format.manifest import Engine
@@ -101,6 +102,22 @@ class EngineConnection(Protocol):
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *_: object) -> None: ...
+
+
+async def deltas_of(answering: AsyncGenerator[Event, None]) -> list[Delta]:
+    """Return what an answer consists of, once it has ended.
+
+    Raises:
+        PackError: it failed.
+    """
+    deltas: list[Delta] = []
+    async with aclosing(answering) as events:
+        async for event in events:
+            if isinstance(event, Failed):
+                raise event.error()
+            if isinstance(event, Delta):
+                deltas.append(event)
+    return deltas
 
 
 async def connect(address: EngineAddress) -> EngineConnection:
