@@ -19,6 +19,9 @@ from llava_pack.engine.stats import Work
 from llava_pack.format import errors
 from llava_pack.format.errors import PackError, UsageError
 
+PICTURE_ID = -200
+"""What stands in a prompt for each token of a picture. Source: haotian-liu/LLaVA
+llava/constants.py."""
 Role = Literal["system", "user", "assistant"]
 Reason = Literal["stop", "length", "cancelled"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")

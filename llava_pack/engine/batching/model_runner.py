@@ -16,10 +16,10 @@ from llava_pack.engine.batching.policy import Manner
 from llava_pack.engine.batching.sampling import TokenChooser, choose
 from llava_pack.engine.batching.token import ChosenToken
 from llava_pack.engine.batching.trace import trace
-from llava_pack.engine.inputs.prompt import PICTURE_ID, Prompt, PromptWriter
+from llava_pack.engine.inputs.prompt import Prompt, PromptWriter
 from llava_pack.engine.inputs.vision import Look, Vision
 from llava_pack.engine.measures import Trace
-from llava_pack.engine.port import EngineInfo, Request
+from llava_pack.engine.port import PICTURE_ID, EngineInfo, Request
 from llava_pack.engine.sampling import Sampling
 from llava_pack.engine.stats import Work
 from llava_pack.format.errors import SpaceError, UsageError

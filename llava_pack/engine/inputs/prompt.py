@@ -15,12 +15,9 @@ from llava_pack.engine.inputs.templates import (
 )
 from llava_pack.engine.inputs.tokenizers import Tokenizer
 from llava_pack.engine.inputs.turns import conversation
-from llava_pack.engine.port import ContextLengthError, Picture, Request
+from llava_pack.engine.port import PICTURE_ID, ContextLengthError, Picture, Request
 from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import UsageError
-
-PICTURE_ID = -200
-"""What stands where a picture's features go. Source: haotian-liu/LLaVA llava/constants.py."""
 
 _MAX_TOKEN_CHARS = 64
 """More characters than any token of a vocabulary has."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from llava_pack.engine.measures import Trace, token_digest
-from llava_pack.engine.port import EngineInfo, Request
+from llava_pack.engine.port import PICTURE_ID, EngineInfo, Request
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import ServeError, UsageError
 from llava_pack.profiles.profile import Dialect, MetricNames
@@ -21,8 +21,6 @@ from llava_pack.serve.engines.openai_errors import refusal
 from llava_pack.serve.engines.openai_events import payload_of
 from llava_pack.serve.engines.openai_request import RequestWriter
 
-PICTURE_ID = -200
-"""What stands for each token of a picture, see `EngineConnection.tokenize`."""
 ERROR_BYTES = 1 << 16
 _CARD_BYTES, _METRICS_BYTES, _TOKENS_BYTES = 1 << 20, 8 << 20, 32 << 20
 _METRICS_EVERY_S = 1.0

@@ -13,9 +13,10 @@ import pytest
 from llava_pack.engine.batching.policy import Manner
 from llava_pack.engine.batching.scheduler import SlotEngine
 from llava_pack.engine.batching.token import ChosenToken
-from llava_pack.engine.inputs.prompt import PICTURE_ID, Prompt
+from llava_pack.engine.inputs.prompt import Prompt
 from llava_pack.engine.measures import Trace, Usage
 from llava_pack.engine.port import (
+    PICTURE_ID,
     Delta,
     EngineInfo,
     Event,

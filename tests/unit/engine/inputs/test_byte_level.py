@@ -12,9 +12,9 @@ from llava_pack.checkpoint.byte_level import byte_characters
 from llava_pack.checkpoint.template_choice import choose_template
 from llava_pack.checkpoint.templates import OWN
 from llava_pack.engine.batching.detokenizer import AnswerText
-from llava_pack.engine.inputs.prompt import PICTURE_ID, PromptWriter
+from llava_pack.engine.inputs.prompt import PromptWriter
 from llava_pack.engine.inputs.tokenizers import read_tokenizer
-from llava_pack.engine.port import Message, Picture, Request
+from llava_pack.engine.port import PICTURE_ID, Message, Picture, Request
 from llava_pack.format.errors import CheckpointError
 from tests.support.byte_level import LLAMA_3_TOKENS, QWEN_TOKENS, write_llama_3, write_qwen
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from llava_pack.checkpoint.token_files import eos_ids
 from llava_pack.checkpoint.tokenizer_json import tokenizer_json
-from llava_pack.engine.inputs.prompt import PICTURE_ID, PromptWriter
+from llava_pack.engine.inputs.prompt import PromptWriter
 from llava_pack.engine.inputs.tokenizers import read_tokenizer
-from llava_pack.engine.port import Message, Picture, Request
+from llava_pack.engine.port import PICTURE_ID, Message, Picture, Request
 from llava_pack.engine.sampling import Sampling
 from llava_pack.format.errors import CheckpointError, UsageError
 from tests.support.checkpoints import TOKENIZER_CONFIG
