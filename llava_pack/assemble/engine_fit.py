@@ -42,8 +42,8 @@ def check_loads(
         architecture = str(stated[0]) if isinstance(stated, list) and stated else "none"
     else:
         architecture = native_form(*configs, layouts["vision_tower"].preprocessor).architecture
-    if architecture not in runtime.profile.architectures:
-        known = ", ".join(sorted(runtime.profile.architectures))
+    if architecture not in runtime.profile.loads.architectures:
+        known = ", ".join(sorted(runtime.profile.loads.architectures))
         raise CheckpointError(
             f"{runtime.title} loads none of architecture {architecture}, expected one of: {known}",
             subject=subject,
@@ -65,7 +65,7 @@ def needed_tools(recipe: Recipe, packages: Packages) -> tuple[str, ...]:
     CUDA's compiler calls the system's C++ compiler.
     """
     profile = packed_for(recipe).profile
-    if profile is None or "nvcc" not in profile.needs or packages.torch.cuda is None:
+    if profile is None or "nvcc" not in profile.loads.needs or packages.torch.cuda is None:
         return ()
     carried = any(wheel.name.startswith(_NVCC) for wheel in packages.engine)
     return ("g++",) if carried else ("g++", "nvcc")

@@ -58,7 +58,7 @@ def engine_requirements(
         torch: which one it can have.
         quantized: the weights were quantized ahead, by bitsandbytes.
     """
-    compiles = release.cuda != "none" and "cc" in profile.needs
+    compiles = release.cuda != "none" and "cc" in profile.loads.needs
     return (
         *release.requirements,
         *torch.requirements,

@@ -18,7 +18,6 @@ from llava_pack.format.manifest import Engine
 from llava_pack.format.precision import QUANTIZED
 from llava_pack.lock.platform import Platform
 from llava_pack.lock.torch_build import Cuda, TorchChoice
-from llava_pack.profiles.loads import LOADS, Loads
 from llava_pack.profiles.profile import Layout, Profile
 from llava_pack.recipe import Recipe
 from llava_pack.runtimes import RUNTIMES
@@ -85,8 +84,6 @@ class PackedRuntime:
         layouts: of a model's folder, the preferred one first; what was quantized ahead is `hf`.
         quantized: precisions of weights quantized ahead that it loads.
         merges: an adapter or a projector is put into its base first: it would load pickled parts.
-        loads: what it loads of transformers' own layout beside LLaVA's; None for llava-pack's
-            engine and LLaVA's own code.
     """
 
     engine: Engine
@@ -100,13 +97,12 @@ class PackedRuntime:
     layouts: tuple[Layout, ...] = ("original", "hf")
     quantized: frozenset[str] = frozenset(QUANTIZED)
     merges: bool = False
-    loads: Loads | None = None
 
     def whole_defects(self, kind: Kind, config: Config) -> list[Defect]:
         """Return why it cannot serve a model that is one folder, by its kind and config.json."""
-        if self.loads is None:
+        if self.profile is None:
             return own_defects(kind, config)
-        return native_defects(kind, config, self.title, self.loads)
+        return native_defects(kind, config, self.title, self.profile.loads)
 
     @property
     def title(self) -> str:
@@ -230,10 +226,9 @@ def _of_the_field(engine: Engine, profile: Profile) -> PackedRuntime:
         engine=engine,
         requirements=lambda *_: gateway_requirements(),
         glibc_minor=min(one.glibc_minor for one in profile.releases),
-        layouts=profile.layouts,
-        quantized=frozenset(QUANTIZED) & profile.precisions.keys(),
+        layouts=profile.loads.layouts,
+        quantized=frozenset(QUANTIZED) & profile.loads.precisions.keys(),
         merges=True,
-        loads=LOADS[engine],
     )
 
 

@@ -51,8 +51,8 @@ def _whole(
     if packing.tokenizer is not None:
         return "fp16"
     usual: Precision = "bf16" if dtype == FACTS["bf16"].dtype else "fp16"
-    usual = "fp32" if cpu and "fp32" in profile.precisions else usual
-    return asked if asked in profile.precisions and asked not in QUANTIZED else usual
+    usual = "fp32" if cpu and "fp32" in profile.loads.precisions else usual
+    return asked if asked in profile.loads.precisions and asked not in QUANTIZED else usual
 
 
 def source_configs(sources: Mapping[str, Identified], recipe: Recipe) -> Configs:

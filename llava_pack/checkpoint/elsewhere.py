@@ -11,7 +11,8 @@ from llava_pack.checkpoint.internvl import internvl_defects
 from llava_pack.checkpoint.kind import STORED, WHOLE, Kind
 from llava_pack.checkpoint.native import class_of
 from llava_pack.checkpoint.quantized import foreign_method
-from llava_pack.profiles.loads import LOADS, Loads
+from llava_pack.profiles.loads import LOADS
+from llava_pack.profiles.profile import Loads
 
 Config = Mapping[str, Any]
 _BITS = "bitsandbytes"

@@ -72,8 +72,12 @@ def _precision(options: LoadOptions, manifest: Manifest, profile: Profile) -> st
     """
     own = manifest.serving.precision
     asked = own if options.precision in {None, "auto"} else str(options.precision)
-    had = [own] if own in QUANTIZED else [one for one in profile.precisions if one not in QUANTIZED]
-    if asked not in had or asked not in profile.precisions:
+    had = (
+        [own]
+        if own in QUANTIZED
+        else [one for one in profile.loads.precisions if one not in QUANTIZED]
+    )
+    if asked not in had or asked not in profile.loads.precisions:
         title = RUNTIMES[manifest.serving.engine].title
         raise UsageError(
             f"expected {' or '.join(had)} for this model with {title}, got {asked}",

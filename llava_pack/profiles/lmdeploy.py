@@ -31,7 +31,7 @@ def _options(launch: Launch) -> Iterator[str]:
     yield from ("--backend", "turbomind" if launch.architecture in _TURBOMIND else "pytorch")
     yield from ("--model-name", launch.name)
     yield from ("--server-name", LOOPBACK, "--server-port", str(launch.port))
-    yield from PROFILE.precisions[launch.precision]
+    yield from PROFILE.loads.precisions[launch.precision]
     if launch.context_tokens is not None:
         yield from ("--session-len", str(launch.context_tokens))
     yield from ("--max-batch-size", str(launch.slots))
@@ -48,10 +48,7 @@ def _environment(launch: Launch) -> Mapping[str, str]:
 PROFILE = Profile(
     package="lmdeploy",
     releases=RELEASES["lmdeploy"],
-    layouts=LOADS["lmdeploy"].layouts,
-    architectures=LOADS["lmdeploy"].architectures,
-    precisions=LOADS["lmdeploy"].precisions,
-    quantized=LOADS["lmdeploy"].quantized,
+    loads=LOADS["lmdeploy"],
     argv=_argv,
     keys=("--api-keys",),
     environment=_environment,
@@ -59,6 +56,5 @@ PROFILE = Profile(
     ready="/health",
     dialect=dialects.LMDEPLOY,
     metrics=dialects.LMDEPLOY_METRICS,
-    needs=LOADS["lmdeploy"].needs,
     term_s=_TERM_S,
 )

@@ -9,10 +9,9 @@ turbomind/supported_models.py), the quantization guides of each.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from llava_pack.format.precision import FACTS, QUANTIZED
-from llava_pack.profiles.profile import Layout, Tool
+from llava_pack.profiles.profile import Loads
 
 _EVERYWHERE = frozenset(
     {
@@ -31,17 +30,6 @@ _WHOLE: Mapping[str, tuple[str, ...]] = {
     name: ("--dtype", facts.dtype) for name, facts in FACTS.items() if name not in QUANTIZED
 }
 _HALVES = {name: options for name, options in _WHOLE.items() if FACTS[name].bits == 16}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loads:
-    """The fields of a profile that say which models it is for; see `Profile`."""
-
-    layouts: tuple[Layout, ...]
-    architectures: frozenset[str]
-    precisions: Mapping[str, tuple[str, ...]]
-    quantized: frozenset[str] = frozenset()
-    needs: frozenset[Tool] = frozenset()
 
 
 LOADS: Mapping[str, Loads] = {

@@ -194,16 +194,32 @@ class Dialect:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Loads:
+    """Which models an engine is for, and what it compiles with to serve them.
+
+    Attributes:
+        layouts: of a model's folder, the preferred one first.
+        architectures: as `config.json` names them, that it loads without remote code.
+        precisions: that it serves, by ours, with the options that each takes.
+        quantized: methods of checkpoints quantized ahead (`quantization_config.quant_method`).
+        needs: tools that it compiles with while it serves.
+    """
+
+    layouts: tuple[Layout, ...]
+    architectures: frozenset[str]
+    precisions: Mapping[str, tuple[str, ...]]
+    quantized: frozenset[str] = frozenset()
+    needs: frozenset[Tool] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """One engine of the field.
 
     Attributes:
         package: whose version says which release is installed; it is in no other environment.
         releases: newest first.
-        layouts: of a model's folder, the preferred one first.
-        architectures: as `config.json` names them, that it loads without remote code.
-        precisions: that it serves, by ours, with the options that each takes.
-        quantized: methods of checkpoints quantized ahead (`quantization_config.quant_method`).
+        loads: the models that it is for.
         argv: the command line behind the interpreter, which begins with `-m` and a module.
         keys: options that end the command line with the same key each; only the process itself
             sees them, see `launcher`.
@@ -212,7 +228,6 @@ class Profile:
         ready: path that answers 200 once it serves.
         dialect: how it is asked.
         metrics: what its counters are called.
-        needs: tools that it compiles with while it serves.
         spreads: how it lays a model on several GPUs, the preferred one first.
         nodes: whether it spans several machines.
         term_s: how long it may take to end in good order.
@@ -220,10 +235,7 @@ class Profile:
 
     package: str
     releases: tuple[Release, ...]
-    layouts: tuple[Layout, ...]
-    architectures: frozenset[str]
-    precisions: Mapping[str, tuple[str, ...]]
-    quantized: frozenset[str] = frozenset()
+    loads: Loads
     argv: Callable[[Launch], tuple[str, ...]]
     keys: tuple[str, ...] = ()
     environment: Callable[[Launch], Mapping[str, str]]
@@ -231,7 +243,6 @@ class Profile:
     ready: str
     dialect: Dialect
     metrics: MetricNames
-    needs: frozenset[Tool] = frozenset()
     spreads: tuple[Spread, ...] = ("tensor",)
     nodes: bool = False
     term_s: float

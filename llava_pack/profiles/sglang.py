@@ -37,7 +37,7 @@ def _options(launch: Launch) -> Iterator[str]:
         yield from ("--model-impl", "transformers")
     yield from ("--served-model-name", launch.name)
     yield from ("--host", LOOPBACK, "--port", str(launch.port))
-    yield from PROFILE.precisions[launch.precision]
+    yield from PROFILE.loads.precisions[launch.precision]
     if launch.context_tokens is not None:
         yield from ("--context-length", str(launch.context_tokens))
     yield from ("--max-running-requests", str(launch.slots))
@@ -84,10 +84,7 @@ def _environment(launch: Launch) -> Mapping[str, str]:
 PROFILE = Profile(
     package="sglang",
     releases=RELEASES["sglang"],
-    layouts=LOADS["sglang"].layouts,
-    architectures=LOADS["sglang"].architectures,
-    precisions=LOADS["sglang"].precisions,
-    quantized=LOADS["sglang"].quantized,
+    loads=LOADS["sglang"],
     argv=_argv,
     keys=("--api-key", "--admin-api-key"),
     environment=_environment,
@@ -95,7 +92,6 @@ PROFILE = Profile(
     ready="/health",
     dialect=dialects.SGLANG,
     metrics=dialects.SGLANG_METRICS,
-    needs=LOADS["sglang"].needs,
     nodes=True,
     term_s=_TERM_S,
 )

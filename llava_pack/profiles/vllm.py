@@ -34,7 +34,7 @@ def _options(launch: Launch) -> Iterator[str]:
     if launch.node is None or launch.node.rank == 0:
         yield from ("--uds", str(launch.socket))
     yield from ("--served-model-name", launch.name)
-    yield from PROFILE.precisions[launch.precision]
+    yield from PROFILE.loads.precisions[launch.precision]
     if launch.context_tokens is not None:
         yield from ("--max-model-len", str(launch.context_tokens))
     yield from ("--max-num-seqs", str(launch.slots))
@@ -95,17 +95,13 @@ def _environment(launch: Launch) -> Mapping[str, str]:
 PROFILE = Profile(
     package="vllm",
     releases=RELEASES["vllm"],
-    layouts=LOADS["vllm"].layouts,
-    architectures=LOADS["vllm"].architectures,
-    precisions=LOADS["vllm"].precisions,
-    quantized=LOADS["vllm"].quantized,
+    loads=LOADS["vllm"],
     argv=_argv,
     environment=_environment,
     way="unix",
     ready="/health",
     dialect=dialects.VLLM,
     metrics=dialects.VLLM_METRICS,
-    needs=LOADS["vllm"].needs,
     spreads=("tensor", "pipeline"),
     nodes=True,
     term_s=_TERM_S,

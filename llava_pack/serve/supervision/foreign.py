@@ -72,7 +72,7 @@ def _check_runs(launch: Launch, profile: Profile) -> None:
     Raises:
         PreflightError: the file system is mounted so.
     """
-    compiles = profile.needs and launch.device != "cpu"
+    compiles = profile.loads.needs and launch.device != "cpu"
     if compiles and os.statvfs(launch.folder).f_flag & os.ST_NOEXEC:
         raise PreflightError(
             "it is mounted noexec, and what the engine compiles while it serves has to run there",
@@ -87,6 +87,6 @@ def _surroundings(
 ) -> dict[str, str]:
     """Return what an engine is told beside the usual, with a compiler where it lacks one."""
     told = dict(profile.environment(launch))
-    if profile.needs and lacks_compiler(launch.python, environment.get("PATH", "")):
+    if profile.loads.needs and lacks_compiler(launch.python, environment.get("PATH", "")):
         told |= write_compiler(launch.python, launch.folder)
     return told

@@ -102,7 +102,7 @@ ENGINES = [name for name, one in RUNTIMES.items() if one.profile is not None]
 def test_an_engine_of_the_field_gets_the_layout_that_it_prefers_and_one_model(engine, name):
     wanted = with_runtime(recipe(name), engine)
     packing = choose_packing(wanted)
-    layout = "hf" if wanted.model.format == "hf" else RUNTIMES[engine].profile.layouts[0]
+    layout = "hf" if wanted.model.format == "hf" else RUNTIMES[engine].profile.loads.layouts[0]
     assert packing.format == layout
     assert packing.merge == (wanted.model.base is not None)
     beside = f"{wanted.model.name}-tokenizer" if layout == "original" else None

@@ -17,7 +17,8 @@ from llava_pack.checkpoint.summary import summarise
 from llava_pack.checkpoint.tensors import TensorEntry
 from llava_pack.format.errors import CheckpointError
 from llava_pack.format.exit_codes import ExitCode
-from llava_pack.profiles.loads import LOADS, Loads
+from llava_pack.profiles.loads import LOADS
+from llava_pack.profiles.profile import Loads
 from tests.support.byte_level import write_qwen
 from tests.support.checkpoints import make_converted, write_weights
 from tests.support.tiny_models import Values
