@@ -11,22 +11,19 @@ from typing import TypeVar
 from llava_pack.engine.port import EngineInfo, Event, Request
 from llava_pack.engine.stats import Stats
 from llava_pack.format.errors import PackError, ServeError
-from llava_pack.profiles.endings import PortTakenError, cause_in
+from llava_pack.profiles.endings import PortTakenError
 from llava_pack.serve.care import Care
 from llava_pack.serve.engines.client import EngineConnection, connect
 from llava_pack.serve.liveness import SILENT_S, Pulse
 from llava_pack.serve.port import Status
-from llava_pack.serve.subprocesses import EngineCommand, Process, cause_of_death, dump, start
+from llava_pack.serve.subprocesses import EngineCommand, Process, dump, start
 from llava_pack.serve.supervision.foreign import begun
 from llava_pack.serve.supervision.heartbeat import Heartbeat
-from llava_pack.serve.supervision.lifetime import LostError, ProcessLife
+from llava_pack.serve.supervision.lifetime import EngineProcessLife, LostError
 
 _log = logging.getLogger(__name__)
 _CONNECT_EVERY_S = 0.05
 _STATS_EVERY_S = 0.5
-_LAST_LINES = 20
-_CAUSE_LINES = 400
-"""Of an engine of others, whose cause stands far above its last words."""
 _PORTS = 3
 """How many are tried, one after the other, where somebody else takes them meanwhile."""
 
@@ -44,7 +41,7 @@ class Observer:
     ready: Callable[[EngineInfo], None]
 
 
-class EngineLife(ProcessLife):
+class EngineLife(EngineProcessLife):
     """One process of an engine.
 
     Args:
@@ -63,17 +60,13 @@ class EngineLife(ProcessLife):
         proof: Proof | None,
         observer: Observer,
     ) -> None:
-        self._foreign = command.launch is not None
-        kept = _CAUSE_LINES if self._foreign else _LAST_LINES
-        super().__init__("its engine", kept, command.name, secret=command.address.key)
-        self._command = command
+        super().__init__(command)
         self._pulse = pulse
         self._care = care
         bound_s = care.quiet_s if self._foreign else care.loading_s
         self._heart = Heartbeat(bound_s, look_most_s=2 * SILENT_S)
         self._proof = proof
         self._observer = observer
-        self._served = False
 
     async def run(self) -> None:
         """Start the process, make it ready, and raise what it ended with.
@@ -225,18 +218,6 @@ class EngineLife(ProcessLife):
         if self._foreign:
             self._heart.heard()
         _log.info("%s: %s", self._command.name, line)
-
-    def _cause(self, process: Process, returncode: int | None) -> PackError:
-        """Return what it ended with: of an engine of others that never served, what it names.
-
-        Nobody told it to end: code 0, which vLLM has when a worker is gone, is a failure too.
-        """
-        lines = list(self._lines)
-        named = self._foreign and not self._served and returncode is not None and returncode >= 0
-        error = cause_in(lines, self._subject) if named else None
-        return error or cause_of_death(
-            self._whose, process.pid, returncode, lines[-_LAST_LINES:], subject=self._subject
-        )
 
 
 async def _counters(client: EngineConnection) -> Stats | None:

@@ -8,10 +8,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, NoReturn, TypeVar
 
 from llava_pack.format.errors import PackError, ServeError
-from llava_pack.serve.subprocesses import Process, cause_of_death, end
+from llava_pack.profiles.endings import cause_in
+from llava_pack.serve.subprocesses import EngineCommand, Process, cause_of_death, end
 from llava_pack.serve.supervision.restarts import Restarts
 
 _LAST_WORDS_S = 1.0
+_LAST_LINES = 20
+_CAUSE_LINES = 400
+"""Of an engine of others, whose cause stands far above its last words."""
 
 
 class LostError(ServeError):
@@ -114,6 +118,33 @@ class ProcessLife(ABC):
             line = line.replace(self._secret, "***") if self._secret else line
             self._lines.append(line)
             hear(line)
+
+
+class EngineProcessLife(ProcessLife):
+    """One life of an engine's process, whoever asks the engine.
+
+    Args:
+        command: how it is started.
+    """
+
+    def __init__(self, command: EngineCommand) -> None:
+        self._foreign = command.launch is not None
+        kept = _CAUSE_LINES if self._foreign else _LAST_LINES
+        super().__init__("its engine", kept, command.name, secret=command.address.key)
+        self._command = command
+        self._served = False
+
+    def _cause(self, process: Process, returncode: int | None) -> PackError:
+        """Return what it ended with: of an engine of others that never served, what it names.
+
+        Nobody told it to end: code 0, which vLLM has when a worker is gone, is a failure too.
+        """
+        lines = list(self._lines)
+        named = self._foreign and not self._served and returncode is not None and returncode >= 0
+        error = cause_in(lines, self._subject) if named else None
+        return error or cause_of_death(
+            self._whose, process.pid, returncode, lines[-_LAST_LINES:], subject=self._subject
+        )
 
 
 Life = TypeVar("Life", bound=ProcessLife)

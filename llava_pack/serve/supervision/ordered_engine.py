@@ -8,30 +8,23 @@ import logging
 from collections.abc import Callable
 
 from llava_pack.format.errors import PackError
-from llava_pack.profiles.endings import cause_in
 from llava_pack.serve.nodes.wire import NodeOrder, NodeReport
-from llava_pack.serve.subprocesses import EngineCommand, Process, cause_of_death, start
+from llava_pack.serve.subprocesses import EngineCommand, start
 from llava_pack.serve.supervision.foreign import begun
-from llava_pack.serve.supervision.lifetime import ProcessLife
+from llava_pack.serve.supervision.lifetime import EngineProcessLife
 
 _log = logging.getLogger(__name__)
-_KEPT_LINES = 400
-_SHOWN_LINES = 20
 
 Commander = Callable[[NodeOrder], EngineCommand]
 """Says how this node's part is started."""
 
 
-class PartLife(ProcessLife):
+class PartLife(EngineProcessLife):
     """One process of a part; it answers nobody here.
 
     Args:
         command: how it is started.
     """
-
-    def __init__(self, command: EngineCommand) -> None:
-        super().__init__("its engine", _KEPT_LINES)
-        self._command = command
 
     async def run(self) -> None:
         """Start the process and raise what it ended with.
@@ -42,12 +35,6 @@ class PartLife(ProcessLife):
         async with begun(self._command) as program:
             process = await start(program, "the engine")
             await self._live_with(process, process.wait(), self._hear)
-
-    def _cause(self, process: Process, returncode: int | None) -> PackError:
-        """Return what it ended with: what it names, else how."""
-        lines = list(self._lines)
-        error = cause_in(lines) if returncode is not None and returncode >= 0 else None
-        return error or cause_of_death(self._whose, process.pid, returncode, lines[-_SHOWN_LINES:])
 
     def _hear(self, line: str) -> None:
         _log.info("%s: %s", self._command.name, line)
