@@ -5,13 +5,12 @@ stays so. It is no function of the token: whoever has the token must not know ot
 """
 
 import json
-import platform
 import secrets
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from llava_pack.serve.access.private_file import PrivateFile
+from llava_pack.serve.access.private_file import PrivateFile, path_of_host
 
 TOKEN_BYTES = 32
 
@@ -25,12 +24,8 @@ class KeptToken:
 
 
 def token_path(run_directory: Path) -> Path:
-    """Return where it is, in the folder of run states; several hosts can share a home folder.
-
-    >>> token_path(Path("/opt/llava-pack/run")).parent.as_posix()
-    '/opt/llava-pack/run'
-    """
-    return run_directory / f"token-{platform.node() or 'localhost'}"
+    """Return where it is, in the folder of run states."""
+    return path_of_host(run_directory, "token")
 
 
 def kept_token(path: Path) -> KeptToken:

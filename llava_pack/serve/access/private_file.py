@@ -1,6 +1,7 @@
 """A secret that outlives a start: one file of this account's, of mode 0600."""
 
 import os
+import platform
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,15 @@ from llava_pack.format.errors import SpaceError, UsageError, reason_of
 from llava_pack.target import ownership
 
 _MAX_BYTES = 4096
+
+
+def path_of_host(run_directory: Path, name: str) -> Path:
+    """Return where a secret of this machine is kept; several hosts can share a home folder.
+
+    >>> path_of_host(Path("/opt/llava-pack/run"), "token").parent.as_posix()
+    '/opt/llava-pack/run'
+    """
+    return run_directory / f"{name}-{platform.node() or 'localhost'}"
 
 
 @dataclass(frozen=True, kw_only=True)

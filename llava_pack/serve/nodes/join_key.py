@@ -5,14 +5,13 @@ starts. It travels in the environment of the printed line, which no list of proc
 accounts, and each follower keeps it too: its unit needs no secret.
 """
 
-import platform
 import re
 import secrets
 from collections.abc import MutableMapping
 from pathlib import Path
 
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.access.private_file import PrivateFile
+from llava_pack.serve.access.private_file import PrivateFile, path_of_host
 
 VARIABLE = "LLAVA_PACK_JOIN_KEY"
 """Source: docs/reference/environment.md."""
@@ -21,12 +20,8 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 def join_key_path(run_directory: Path) -> Path:
-    """Return where it is, in the folder of run states.
-
-    >>> join_key_path(Path("/opt/llava-pack/run")).parent.as_posix()
-    '/opt/llava-pack/run'
-    """
-    return run_directory / f"join-key-{platform.node() or 'localhost'}"
+    """Return where it is, in the folder of run states."""
+    return path_of_host(run_directory, "join-key")
 
 
 def heads_key(path: Path) -> str:
