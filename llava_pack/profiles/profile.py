@@ -178,7 +178,6 @@ class Dialect:
             keeps it apart.
         placeholders: texts of which it makes pictures or special tokens where a person types them,
             that of a picture first; those of a model come beside them.
-        pictures: the kind of file that pictures are sent as; `ppm` is their bytes as they are.
         tokenize: path that tokenizes a conversation; empty where there is none.
     """
 
@@ -189,7 +188,6 @@ class Dialect:
     texts: bool = False
     salt: str = ""
     placeholders: tuple[str, ...] = ()
-    pictures: Literal["ppm", "png"] = "ppm"
     tokenize: str = ""
 
 

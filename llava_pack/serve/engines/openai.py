@@ -148,8 +148,7 @@ class OpenAiConnection:
         reader = AnswerReader(bare.request_id, opened=opened, tokens=tokens)  # from now on it waits
         while True:
             writer = await self._facts.writer()
-            write = partial(writer.generation, most_tokens=room)
-            path, body = await self._facts.written(write, request)
+            path, body = writer.generation(request, room)
             async with self._facts.endpoint.asked("POST", path, body) as response:
                 del body
                 if response.status == 200:

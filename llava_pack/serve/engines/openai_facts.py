@@ -3,11 +3,9 @@
 Nothing here has it generate anything.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from llava_pack.engine.measures import Trace, token_digest
 from llava_pack.engine.port import PICTURE_ID, EngineInfo, Request
@@ -28,8 +26,6 @@ _METRICS_EVERY_S = 1.0
 _UNKNOWN = EngineInfo(
     model="", precision="", device="", context_tokens=0, slots=1, conv_mode="", image_tokens=0
 )
-
-_Written = TypeVar("_Written")
 
 
 class EngineFacts:
@@ -70,13 +66,6 @@ class EngineFacts:
         self._picture_id: int | None = None
         self._stats = Stats()
         self._counted_s = self._moved_s = clock() - _METRICS_EVERY_S
-
-    async def written(self, write: Callable[[Request], _Written], request: Request) -> _Written:
-        """Return what is written of a request, by a thread where its pictures are encoded."""
-        pictures = any(message.pictures for message in request.messages)
-        if self.dialect.pictures == "ppm" or not pictures:
-            return write(request)
-        return await asyncio.to_thread(write, request)
 
     async def serves(self) -> bool:
         """Return whether it answers as one that has loaded.
@@ -138,7 +127,7 @@ class EngineFacts:
         if not self.dialect.tokenize:
             raise UsageError("the engine of this model does not tell the tokens of a prompt")
         writer = await self.writer()
-        ids = await self._token_ids(await self.written(writer.tokens_of, request), request)
+        ids = await self._token_ids(writer.tokens_of(request), request)
         placeholder = self.dialect.placeholders[0]
         foreign = self.tokens and placeholder not in self.tokens
         if foreign or not any(message.pictures for message in request.messages):

@@ -2,13 +2,12 @@
 
 Whatever an engine cannot honour is refused by the name that the client gave it. Text of people is
 text: where it spells one of the model's special tokens, or what stands for a picture, a space of no
-width is put into it. Pictures go along as they were decoded.
+width is put into it. Pictures go along as they were decoded: as PPM, at which
+Pillow is fifty times as fast as at PNG.
 
 Source: OpenAI API reference, "Create chat completion" and "Create completion".
 """
 
-import base64
-import io
 import json
 import re
 import secrets
@@ -133,7 +132,7 @@ class RequestWriter:
         parts: list[bytes | PictureText] = [first]
         pictures = [picture for message in request.messages for picture in message.pictures]
         for picture, text in zip(pictures, others, strict=True):
-            parts += [*picture_url(picture, self.dialect.pictures), text]
+            parts += [PPM_URL, PictureText(picture), text]
         return Body(parts)
 
     def _raw(self, request: Request) -> str:
@@ -247,24 +246,6 @@ def apart(texts: Iterable[str], safe: Callable[[str], str]) -> list[str]:
         found.append(parted)
         before = (before + parted)[-_MAX_TOKEN_CHARS:]
     return found
-
-
-def picture_url(picture: Picture, kind: str) -> Sequence[bytes | PictureText]:
-    """Return a picture as the parts of a data: URL, pixel for pixel.
-
-    Args:
-        picture: decoded.
-        kind: `ppm`, at which every engine's Pillow is fifty times as fast, or `png`.
-
-    Source: RFC 2397.
-    """
-    if kind == "ppm":
-        return PPM_URL, PictureText(picture)
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.frombytes("RGB", picture.size, bytes(picture.rgb)).save(file, "PNG", compress_level=1)
-    return b"data:image/png;base64,", base64.b64encode(file.getvalue())
 
 
 def _dialogue(request: Request, conv_mode: str) -> Dialogue:

@@ -6,6 +6,8 @@ used as it is shows of pictures has none.
 Source: docs/reference/http-api.md; docs/reference/request-fields.md.
 """
 
+import base64
+import io
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +16,6 @@ from llava_pack.checkpoint.templates import RAW
 from llava_pack.engine.port import Message, Part, Picture, Request
 from llava_pack.engine.sampling import GrammarKind
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.engines.openai_request import picture_url
 
 CHAT, COMPLETIONS, TOKENIZE = "/v1/chat/completions", "/v1/completions", "/tokenize"
 HOLDS = "structured_outputs"
@@ -86,8 +87,12 @@ def _part(part: Part) -> dict[str, Any]:
 
 
 def _url(picture: Picture) -> str:
-    parts = picture_url(picture, "png")
-    return b"".join(part for part in parts if isinstance(part, bytes)).decode()
+    """Return a picture as a data: URL, pixel for pixel. Source: RFC 2397."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.frombytes("RGB", picture.size, bytes(picture.rgb)).save(file, "PNG", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _prompt(request: Request) -> str:

@@ -15,7 +15,9 @@ from llava_pack.engine.port import ContextLengthError, EngineInfo, Message, Pict
 from llava_pack.engine.sampling import SETTINGS, Grammar, GrammarError, Sampling
 from llava_pack.format.errors import UsageError
 from llava_pack.profiles import dialects
+from llava_pack.serve.engines.http_body import Body
 from llava_pack.serve.engines.openai_request import RequestWriter, apart, breaking
+from llava_pack.serve.replicas.question import answer_body
 
 INFO = EngineInfo(
     model="m", precision="fp16", device="cuda", context_tokens=4096, slots=8,
@@ -188,9 +190,11 @@ def test_a_salt_keeps_apart_what_is_reused():
 def test_a_picture_is_sent_pixel_for_pixel(kind, size):
     rgb = random.Random(1).randbytes(3 * size[0] * size[1])
     picture = Picture(*size, rgb)
-    dialect = replace(dialects.VLLM, pictures=kind)
     request = Request(request_id="r", messages=(Message("user", ("a", picture, "b", picture)),))
-    _, body = RequestWriter(dialect, INFO, "m").generation(request)
+    if kind == "ppm":
+        _, body = RequestWriter(dialects.VLLM, INFO, "m").generation(request)
+    else:  # what replicas are sent
+        body = Body((answer_body(request, "m")[1],))
     _, one, _, other = json.loads(sent(body))["messages"][0]["content"]
     assert one == other
     file = io.BytesIO(base64.b64decode(one["image_url"]["url"].partition(";base64,")[2]))
