@@ -15,8 +15,8 @@ is killed, a strand is left that ends the rest:
 - Told to end by SIGTERM or SIGINT, it has TERM_S seconds; it is told as well when whoever started
   the tether is gone.
 - What it leaves behind when it ends by itself is told to end, and has TERM_S seconds.
-- Whatever is left then is killed, whatever sessions and groups it made; on SIGQUIT at once. The
-  resource tracker of Python, which removes what processes shared, gets a second more.
+- Whatever is left then is killed, whatever sessions and groups it made; on SIGQUIT at once. What
+  removes what processes shared gets a second more: the other strand, and Python's resource tracker.
 - Files in memory that it shared, and that nobody has any more, are removed. They are looked for
   before anything is told to end: what others killed all at once leaves them.
 
@@ -46,7 +46,7 @@ _PASSED_ON = (*_ENDING, signal.SIGABRT)
 _HEARD = (*_PASSED_ON, signal.SIGQUIT, signal.SIGCHLD, signal.SIGCONT)
 _PARENT_GONE = signal.SIGCONT  # one that was stopped hears of it too
 _AGAIN_S = 0.05
-_TRACKER, _TRACKER_S = b"multiprocessing.resource_tracker", 1.0
+_LAST, _LAST_S = (os.fsencode(__file__), b"multiprocessing.resource_tracker"), 1.0
 _MEMORY = "/dev/shm"  # noqa: S108 - what is there is removed, and not believed
 
 
@@ -64,7 +64,7 @@ class Strand:
         self._parent = parent
         self._child = child
         self._term_s = term_s
-        self._kills_s = self._tracker_ends_s = math.inf
+        self._kills_s = self._last_ends_s = math.inf
         self._memory = Memory(began_s)
         self._heard, hears = os.pipe()
         os.set_blocking(hears, False)
@@ -80,7 +80,7 @@ class Strand:
                 self._hear(signal.SIGTERM)
             left_s = self._kills_s - time.monotonic()
             if left_s <= 0:
-                self._tracker_ends_s = min(self._tracker_ends_s, time.monotonic() + _TRACKER_S)
+                self._last_ends_s = min(self._last_ends_s, time.monotonic() + _LAST_S)
                 self._send(signal.SIGKILL)
                 left_s = _AGAIN_S
             timeout_s = None if left_s == math.inf else left_s
@@ -117,11 +117,11 @@ class Strand:
         self._memory.see(_descendants())
 
     def _send(self, *numbers: int) -> None:
-        """Send signals to everything below this process but a tracker that may still end."""
+        """Send signals to everything below this process but what may still end by itself."""
         below = {*_descendants(), self._child} - {0}
         self._memory.see(below)
         for pid in below:
-            if time.monotonic() < self._tracker_ends_s < math.inf and _is_tracker(pid):
+            if time.monotonic() < self._last_ends_s < math.inf and _is_last(pid):
                 continue
             for number in numbers:
                 with suppress(ProcessLookupError, PermissionError):
@@ -266,9 +266,10 @@ def _in_memory(pid: int) -> set[str]:
     return {path for path in paths if path.rpartition("/")[0] == _MEMORY}
 
 
-def _is_tracker(pid: int) -> bool:
+def _is_last(pid: int) -> bool:
     with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as line:  # noqa: PTH123 - as above
-        return _TRACKER in line.read()
+        words = line.read()
+        return any(name in words for name in _LAST)
     return False
 
 
