@@ -1,11 +1,13 @@
 """What the gateway costs before an engine of the field: the engine alone, and the same behind it.
 
-    python benchmarks/engines.py --prefix DIR [--rounds N] [--seconds S] [--starts N]
+    python benchmarks/engines.py --prefix DIR [--rounds N] [--seconds S] [--starts N] [--pin]
 
 DIR has a bundle installed whose engine is another's (tests/engines makes one for a CPU). Requests
 are asked of the engine's own socket and of the gateway before it, in turns, by one client: same
 process, same prompts, same minute. Starts and stops are those of the very command line that `serve`
-runs, given alone. Run it where nothing else runs: the client takes part of the cores too.
+runs, given alone. Run it where nothing else runs: the client takes part of the cores too. With
+`--pin` the engine has the first core for itself, asked either way, and all else has the others: as
+where a GPU computes, and the engine does not keep every core busy.
 """
 
 import argparse
@@ -43,6 +45,7 @@ Opener: TypeAlias = Callable[[], Awaitable[Streams]]
 class Engine:
     """The process that serves the model, as it was started."""
 
+    pid: int
     argv: list[str]
     environ: dict[str, str]
     folder: str
@@ -102,8 +105,19 @@ def engine_below(pid: int) -> Engine:
         if "--uds" in line and "serve" in line:
             socket = Path(line[line.index("--uds") + 1])
             environ, folder = child.environ(), child.cwd()
-            return Engine(argv=line, environ=environ, folder=folder, socket=socket)
+            return Engine(pid=child.pid, argv=line, environ=environ, folder=folder, socket=socket)
     raise SystemExit("no engine that listens at a socket runs below the server")
+
+
+def pin(server: int, engine: Engine) -> None:
+    """Give an engine's processes the first core, and the gateway and this client the others."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    own = psutil.Process(engine.pid)
+    inside = {engine.pid, *(one.pid for one in own.children(recursive=True))}
+    for process in psutil.Process(server).children(recursive=True):
+        for thread in process.threads():
+            os.sched_setaffinity(thread.id, {first} if process.pid in inside else others)
+    os.sched_setaffinity(0, others)
 
 
 async def ask(opener: Opener, head: bytes, body: bytes, figures: Figures, until_s: float) -> None:
@@ -221,6 +235,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--starts", type=int, default=2)
+    parser.add_argument("--pin", action="store_true")
     given = parser.parse_args()
     starts: list[tuple[float, float, float, float]] = []
     engine: Engine | None = None
@@ -228,6 +243,8 @@ def main() -> int:
         with served(given.prefix, 8) as (told, pid, ready_s):
             engine = engine_below(pid)
             if number == 0:
+                if given.pin:
+                    pin(pid, engine)
                 rates(told, engine, given.rounds, given.seconds)
             began = time.monotonic()
         stopped_s = time.monotonic() - began
