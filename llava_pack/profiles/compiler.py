@@ -39,13 +39,19 @@ def compiler_script(python: Path) -> str:
     return f'#!/bin/sh\nexec {shlex.quote(str(python))} -I -m ziglang cc "$@"\n'
 
 
-def write_compiler(python: Path, folder: Path) -> dict[str, str]:
-    """Write the script into a private folder, and return what an engine is told of it."""
+def write_compiler(python: Path, folder: Path, compiled: Path) -> dict[str, str]:
+    """Write the script into a private folder, and return what an engine is told of it.
+
+    Args:
+        python: the interpreter of the engine's environment.
+        folder: where the script is put.
+        compiled: where the compiler keeps its own libraries, once they are compiled.
+    """
     script = folder / "cc"
     script.write_text(compiler_script(python), encoding="utf-8")
     script.chmod(_MODE)
     return {
         "CC": str(script),
-        "ZIG_GLOBAL_CACHE_DIR": str(folder / "zig"),
-        "ZIG_LOCAL_CACHE_DIR": str(folder / "zig"),
+        "ZIG_GLOBAL_CACHE_DIR": str(compiled / "zig"),
+        "ZIG_LOCAL_CACHE_DIR": str(compiled / "zig"),
     }

@@ -14,6 +14,7 @@ from llava_pack.profiles.profile import (
     Launch,
     Profile,
     interface_of,
+    kept_of,
 )
 from llava_pack.profiles.releases import RELEASES
 
@@ -42,7 +43,8 @@ def _options(launch: Launch) -> Iterator[str]:
 
 
 def _environment(launch: Launch) -> Mapping[str, str]:
-    return {**QUIET, **interface_of(launch), "LMDEPLOY_DIST_MASTER_ADDR": LOOPBACK}
+    own = {"LMDEPLOY_DIST_MASTER_ADDR": LOOPBACK}
+    return {**QUIET, **interface_of(launch), **kept_of(launch), **own}
 
 
 PROFILE = Profile(

@@ -95,7 +95,8 @@ class Launch:
         gpus: how many hold the model on this machine.
         socket: where it listens; None for at `port`.
         port: of loopback; 0 for at `socket`.
-        folder: private to this start; everything that it writes goes there.
+        folder: private to this start; everything else that it writes goes there.
+        compiled: where it keeps what it compiles, for the next start if it can be.
         node: its place among several machines, None for alone.
     """
 
@@ -114,7 +115,24 @@ class Launch:
     socket: Path | None = None
     port: int = 0
     folder: Path
+    compiled: Path
     node: Node | None = None
+
+
+def kept_of(launch: Launch) -> Mapping[str, str]:
+    """Return where libraries that compile while they serve keep the result.
+
+    Source: torch, "Compile Time Caching Configuration"; triton, `knobs.py`; CUDA, "Environment
+    Variables"; FlashInfer, `jit/env.py`; TVM FFI, `cpp/extension.py`.
+    """
+    folders = {
+        "TORCHINDUCTOR_CACHE_DIR": "inductor",
+        "TRITON_CACHE_DIR": "triton",
+        "CUDA_CACHE_PATH": "cuda",
+        "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+        "TVM_FFI_CACHE_DIR": "tvm-ffi",
+    }
+    return {name: str(launch.compiled / folder) for name, folder in folders.items()}
 
 
 def interface_of(launch: Launch) -> Mapping[str, str]:

@@ -16,6 +16,7 @@ from llava_pack.profiles.profile import (
     Launch,
     Profile,
     interface_of,
+    kept_of,
 )
 from llava_pack.profiles.releases import RELEASES
 
@@ -75,8 +76,10 @@ def _environment(launch: Launch) -> Mapping[str, str]:
     return {
         **QUIET,
         **interface_of(launch),
+        **kept_of(launch),
         **(cpu if launch.device == "cpu" else {}),
         **alone,
+        "SGLANG_CACHE_DIR": str(launch.compiled / "sglang"),
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",  # who asks how it is makes no work
     }
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from llava_pack.format.precision import QUANTIZED
 from llava_pack.profiles import dialects
 from llava_pack.profiles.loads import LOADS
-from llava_pack.profiles.profile import LOOPBACK, QUIET, Launch, Profile, interface_of
+from llava_pack.profiles.profile import LOOPBACK, QUIET, Launch, Profile, interface_of, kept_of
 from llava_pack.profiles.releases import RELEASES
 
 _TERM_S = 25.0
@@ -82,10 +82,11 @@ def _environment(launch: Launch) -> Mapping[str, str]:
     return {
         **QUIET,
         **interface_of(launch),
+        **kept_of(launch),
         **(cpu if launch.device == "cpu" else {}),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_HOST_IP": LOOPBACK if launch.node is None else launch.node.own,
-        "VLLM_CACHE_ROOT": str(launch.folder / "cache" / "vllm"),
+        "VLLM_CACHE_ROOT": str(launch.compiled / "vllm"),
         "VLLM_CONFIG_ROOT": str(launch.folder / "config" / "vllm"),
         "VLLM_RPC_BASE_PATH": str(launch.folder),
         "VLLM_USE_FLASHINFER_SAMPLER": "0",  # which would be compiled by nvcc while it serves

@@ -25,8 +25,9 @@ from llava_pack.engine.sampling import Sampling
 from llava_pack.format.manifest import Engine
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.engines.client import EngineConnection, connect
+from llava_pack.serve.supervision.commands import engine_command
 from llava_pack.serve.supervision.engine import SupervisedEngine
-from llava_pack.serve.supervision.plans import EnginePlan, engine_command
+from llava_pack.serve.supervision.plans import EnginePlan
 from llava_pack.serve.supervision.run_folder import Scratch
 
 torch = pytest.importorskip("torch")

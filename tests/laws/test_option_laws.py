@@ -30,7 +30,8 @@ from llava_pack.cli.server.serve import serve_plan
 from llava_pack.cli.server.serving import ServerOptions
 from llava_pack.engine.loading.load import load_engine
 from llava_pack.format.errors import UsageError
-from llava_pack.serve.supervision.plans import LoadOptions, engine_command, folder_plan
+from llava_pack.serve.supervision.commands import engine_command
+from llava_pack.serve.supervision.plans import LoadOptions, folder_plan
 
 COMMANDS = get_command(app).commands
 TAKEN_WHOLE = {

@@ -37,9 +37,10 @@ from llava_pack.serve.nodes.wire import SharedSettings
 from llava_pack.serve.replicas.address import replica_addresses
 from llava_pack.serve.run_state import RunState
 from llava_pack.serve.subprocesses import EngineCommand
+from llava_pack.serve.supervision.commands import engine_command
 from llava_pack.serve.supervision.gateway_process import GATEWAY_PROGRAM
 from llava_pack.serve.supervision.listener import listen_on_port, listen_on_socket
-from llava_pack.serve.supervision.plans import EnginePlan, engine_command
+from llava_pack.serve.supervision.plans import EnginePlan
 from llava_pack.serve.supervision.replica import Expected
 from llava_pack.serve.supervision.replicas import ReplicasPlan
 from llava_pack.serve.supervision.supervisor import ServePlan, run

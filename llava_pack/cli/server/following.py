@@ -75,8 +75,8 @@ def follower_plan(
     from llava_pack.serve.logfile import log_path
     from llava_pack.serve.nodes.addresses import own_link, own_links
     from llava_pack.serve.nodes.join_key import followers_key, join_key_path
+    from llava_pack.serve.supervision.commands import compiled_path, engine_command
     from llava_pack.serve.supervision.follower import FollowerPlan
-    from llava_pack.serve.supervision.plans import engine_command
     from llava_pack.serve.supervision.systemd import Notifier
 
     directory, (host, port) = directories()[0], options.head
@@ -85,7 +85,8 @@ def follower_plan(
         return own_link(address, own_links(), shared=options.shared_network).interface
 
     def command(node: "Node", order: "NodeOrder", socket: Path) -> "EngineCommand":
-        return engine_command(replace(plan, node=node, **vars(order.settings)), socket)
+        told = replace(plan, node=node, **vars(order.settings))
+        return engine_command(told, socket, compiled=compiled_path(directory))
 
     if options.address is not None:
         interface(options.address)

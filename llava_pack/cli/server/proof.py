@@ -10,8 +10,9 @@ from llava_pack.health.grading import judge
 from llava_pack.health.known_answers import grade
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.engines.client import deltas_of
+from llava_pack.serve.supervision.commands import planned_info
 from llava_pack.serve.supervision.engine_process import Ask, Proof
-from llava_pack.serve.supervision.plans import EnginePlan, planned_info
+from llava_pack.serve.supervision.plans import EnginePlan
 
 _log = logging.getLogger(__name__)
 _UNSEEN = Trace(prompt="", words="")

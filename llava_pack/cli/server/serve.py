@@ -25,6 +25,7 @@ from llava_pack.serve.run_state import RunState, directories
 if TYPE_CHECKING:
     from llava_pack.engine.port import EngineInfo
     from llava_pack.serve.access.credentials import ServeCredentials
+    from llava_pack.serve.subprocesses import EngineCommand
     from llava_pack.serve.supervision.plans import EnginePlan
     from llava_pack.serve.supervision.supervisor import ServePlan
 
@@ -136,7 +137,6 @@ def serve_plan(
     from llava_pack.cli.server.proof import proof_of
     from llava_pack.serve.aliases import aliases_of
     from llava_pack.serve.logfile import log_path
-    from llava_pack.serve.supervision.plans import engine_command
     from llava_pack.serve.supervision.supervisor import ServePlan
     from llava_pack.serve.supervision.systemd import Notifier
 
@@ -156,7 +156,7 @@ def serve_plan(
         listening=listening,
         plans=tuple(plans),
         fence=server.fence_mode,
-        command=partial(engine_command, fence=server.fence_mode, pycache=sys.pycache_prefix),
+        command=_command(server, directory),
         prover=proof_of,
         care=server.care,
         policy=allowed.policy,
@@ -176,6 +176,18 @@ def serve_plan(
         log=log_path(directory),
         notifier=Notifier.from_environment(os.environ),
         replicas=replicas,
+    )
+
+
+def _command(server: ServerOptions, directory: Path) -> "partial[EngineCommand]":
+    """Return what makes the command of an engine, from its plan and its socket."""
+    from llava_pack.serve.supervision.commands import compiled_path, engine_command
+
+    return partial(
+        engine_command,
+        fence=server.fence_mode,
+        pycache=sys.pycache_prefix,
+        compiled=compiled_path(directory),
     )
 
 

@@ -1,8 +1,9 @@
 """Engines of others: what one start of theirs needs beside the command line. See `profiles`.
 
-Each start has a folder of its own, private to the account, in the place of a home: caches, sockets
-and what else they write go there and end with it. One that listens at a port gets a free one at
-each start, and a relay to it from the socket where the gateway asks, once it listens.
+Each start has a folder of its own, private to the account, in the place of a home: sockets, caches
+and what else they write go there and end with it. What they compile is kept for the next start,
+where a folder of the account's alone can hold programs. One that listens at a port gets a free one
+at each start, and a relay to it from the socket where the gateway asks, once it listens.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from llava_pack.profiles.profile import Launch, Profile
 from llava_pack.runtimes import RUNTIMES
 from llava_pack.serve.subprocesses import EngineCommand, ProcessCommand
 from llava_pack.serve.supervision.relay import free_port, relayed_to_ours
+from llava_pack.target import ownership
 
 UNFENCED = Standing(why="engines other than llava-pack's own run without one")
 
@@ -49,6 +51,7 @@ async def begun(command: EngineCommand) -> AsyncIterator[ProcessCommand]:
     socket = command.address.socket
     environment = dict(command.environment)
     settle(launch.folder, environment)
+    launch = replace(launch, compiled=_compiled(launch))
     try:
         _check_runs(launch, profile)
         async with contextlib.AsyncExitStack() as stack:
@@ -66,6 +69,17 @@ async def begun(command: EngineCommand) -> AsyncIterator[ProcessCommand]:
         socket.unlink(missing_ok=True)  # which engines leave
 
 
+def _compiled(launch: Launch) -> Path:
+    """Return where compiled programs go: where they are kept, or else where they end with it."""
+    with contextlib.suppress(OSError, PreflightError):
+        for place in (*reversed(launch.compiled.parents[:2]), launch.compiled):
+            place.mkdir(mode=0o700, exist_ok=True)
+        ownership.check(launch.compiled)  # what lies there is run
+        if not os.statvfs(launch.compiled).f_flag & os.ST_NOEXEC:
+            return launch.compiled
+    return launch.folder / "compiled"
+
+
 def _check_runs(launch: Launch, profile: Profile) -> None:
     """Refuse a folder where no program may run, for an engine that compiles some into it.
 
@@ -73,7 +87,8 @@ def _check_runs(launch: Launch, profile: Profile) -> None:
         PreflightError: the file system is mounted so.
     """
     compiles = profile.loads.needs and launch.device != "cpu"
-    if compiles and os.statvfs(launch.folder).f_flag & os.ST_NOEXEC:
+    ends = launch.folder in launch.compiled.parents
+    if compiles and ends and os.statvfs(launch.folder).f_flag & os.ST_NOEXEC:
         raise PreflightError(
             "it is mounted noexec, and what the engine compiles while it serves has to run there",
             subject=str(launch.folder.parent),
@@ -88,5 +103,5 @@ def _surroundings(
     """Return what an engine is told beside the usual, with a compiler where it lacks one."""
     told = dict(profile.environment(launch))
     if profile.loads.needs and lacks_compiler(launch.python, environment.get("PATH", "")):
-        told |= write_compiler(launch.python, launch.folder)
+        told |= write_compiler(launch.python, launch.folder, launch.compiled)
     return told

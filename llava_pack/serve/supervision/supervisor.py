@@ -30,6 +30,7 @@ from llava_pack.serve.nodes.crew import Crew
 from llava_pack.serve.port import Status
 from llava_pack.serve.run_state import Publication, RunState, publish
 from llava_pack.serve.subprocesses import EngineCommand
+from llava_pack.serve.supervision.commands import engine_command
 from llava_pack.serve.supervision.control import ControlServer
 from llava_pack.serve.supervision.ending import Ending
 from llava_pack.serve.supervision.fleet import Fleet, Prover, idle, phases
@@ -39,7 +40,7 @@ from llava_pack.serve.supervision.gateway_process import (
     GatewayPlan,
     gateway_environment,
 )
-from llava_pack.serve.supervision.plans import EnginePlan, engine_command
+from llava_pack.serve.supervision.plans import EnginePlan
 from llava_pack.serve.supervision.progress import Narration
 from llava_pack.serve.supervision.replicas import Replicas, ReplicasPlan
 from llava_pack.serve.supervision.run_folder import Scratch

@@ -15,13 +15,9 @@ from llava_pack.installation.engines import engine_plan, installed_version, spec
 from llava_pack.installation.installed import Installation
 from llava_pack.installation.plans import plan_of
 from llava_pack.runtimes import RUNTIMES
+from llava_pack.serve.supervision.commands import engine_command
 from llava_pack.serve.supervision.control import _plan, plan_fields
-from llava_pack.serve.supervision.plans import (
-    EnginePlan,
-    LoadOptions,
-    engine_command,
-    installed_plan,
-)
+from llava_pack.serve.supervision.plans import EnginePlan, LoadOptions, installed_plan
 from llava_pack.target import receipt
 from tests.support import engine_program
 from tests.support.bundle import BundleSimulator

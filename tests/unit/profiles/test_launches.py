@@ -58,6 +58,7 @@ def launch(profile: Profile, version: str, **given: Any) -> Launch:
         socket=Path("/run/engine-0.sock") if unix else None,
         port=0 if unix else 30001,
         folder=FOLDER,
+        compiled=FOLDER / "compiled",
     )
     return replace(usual, **given)
 

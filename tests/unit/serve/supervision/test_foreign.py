@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -18,9 +19,11 @@ from llava_pack.engine.port import Delta, Message, Request
 from llava_pack.format.errors import CheckpointError, PackError, ServeError, SpaceError, UsageError
 from llava_pack.format.manifest import Engine
 from llava_pack.serve.subprocesses import EngineCommand
+from llava_pack.serve.supervision.commands import engine_command
 from llava_pack.serve.supervision.engine import SupervisedEngine
 from llava_pack.serve.supervision.engine_process import Ask
-from llava_pack.serve.supervision.plans import EnginePlan, engine_command
+from llava_pack.serve.supervision.foreign import begun
+from llava_pack.serve.supervision.plans import EnginePlan
 from llava_pack.serve.supervision.run_folder import Scratch
 from tests.conftest import ROOT
 from tests.support import engine_program
@@ -39,12 +42,21 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> dict[Engine, Path]
 
 
 @pytest.fixture
+def private() -> Iterator[Path]:
+    """Yield a folder that no other account can change, nor one on the way to it."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="lp-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
 def scratch() -> Iterator[Scratch]:
     with Scratch() as scratch:
         yield scratch
 
 
-def command(python: Path, engine: Engine, model: Path, socket: Path) -> EngineCommand:
+def command(
+    python: Path, engine: Engine, model: Path, socket: Path, compiled: Path | None = None
+) -> EngineCommand:
     """Return how a stub is started."""
     plan = EnginePlan(
         name="llava",
@@ -57,7 +69,7 @@ def command(python: Path, engine: Engine, model: Path, socket: Path) -> EngineCo
         device="cuda",
         context_tokens=4096,
     )
-    return engine_command(plan, socket)
+    return engine_command(plan, socket, compiled=compiled)
 
 
 async def prove(ask: Ask) -> None:
@@ -307,6 +319,53 @@ asyncio.run(main())
     refused, begins = done.stdout.splitlines()
     assert refused.startswith(f"{tmp_path}: it is mounted noexec")
     assert begins == "and on a CPU it begins"
+
+
+def test_what_is_compiled_is_kept_for_the_next_start_and_nothing_else(
+    environments: dict[Engine, Path], scratch: Scratch, private: Path
+) -> None:
+    model, kept = engine_program.model(private / "m"), private / "run" / "compiled"
+    start = command(environments["sglang"], "sglang", model, scratch.socket(0), kept)
+
+    async def run() -> None:
+        async with supervised(start) as [one], asyncio.timeout(WITHIN_S):
+            mine = kept / f"sglang-{VERSIONS['sglang']}"
+            environment = seen(model)[0]["environment"]
+            compiled = {name for name, value in environment.items() if value.startswith(str(kept))}
+            assert compiled >= {"TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "SGLANG_CACHE_DIR"}
+            assert not compiled & {"HOME", "HF_HOME", "XDG_CACHE_HOME", "TMPDIR"}
+            (mine / "program").write_text("compiled")
+            os.kill(seen(model)[0]["pid"], signal.SIGKILL)
+            await ready_again(one)
+            assert (mine / "program").exists()
+
+    asyncio.run(run())
+    first, second = (one["environment"] for one in seen(model))
+    assert first["TRITON_CACHE_DIR"] == second["TRITON_CACHE_DIR"]
+    assert [path.name for path in kept.glob("*/*")] == ["program"]
+    assert kept.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("why", ["others can write it", "it is no folder"])
+def test_where_nothing_can_be_kept_it_ends_with_the_start(private: Path, why: str) -> None:
+    kept = private / "run" / "compiled"
+    kept.parent.mkdir()
+    if why == "others can write it":
+        kept.mkdir()
+        kept.chmod(0o777)
+    else:
+        kept.symlink_to("/dev/null")
+    start = command(Path("/p"), "vllm", Path("/m"), private / "engine-0.sock", kept)
+
+    async def run() -> None:
+        async with begun(start) as program:
+            environment = program.environment
+            assert environment["TRITON_CACHE_DIR"].startswith(
+                str(private / "engine-0" / "compiled")
+            )
+
+    asyncio.run(run())
+    assert not (private / "engine-0").exists()
 
 
 def test_one_that_does_not_listen_when_it_is_told_to_end_is_killed_in_time(

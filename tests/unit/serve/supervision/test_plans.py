@@ -10,14 +10,9 @@ import pytest
 from llava_pack.engine.loading.options import Options, add_arguments, given_options
 from llava_pack.engine.picture_mode import PICTURE_MODES, PictureMode
 from llava_pack.serve.supervision import control
+from llava_pack.serve.supervision.commands import engine_command, engine_environment
 from llava_pack.serve.supervision.control import plan_fields
-from llava_pack.serve.supervision.plans import (
-    LoadOptions,
-    engine_command,
-    engine_environment,
-    folder_plan,
-    installed_plan,
-)
+from llava_pack.serve.supervision.plans import LoadOptions, folder_plan, installed_plan
 from tests.support.bundle import BundleSimulator
 
 
