@@ -168,6 +168,31 @@ def test_a_person_pastes_the_line_and_the_page_answers(
             assert gone.returncode == 15
 
 
+def test_a_script_reads_what_to_run_on_the_nodes_and_then_where_it_serves(
+    prefixes: tuple[Path, Path], machines: tuple[Machine, Machine]
+) -> None:
+    (head, other), (one, two) = prefixes, machines
+    for seen in (seen for prefix in prefixes for seen in prefix.rglob("seen-*.json")):
+        seen.unlink()  # which the engine wrote beside its model
+    with tempfile.TemporaryDirectory(prefix="lp-") as folder:
+        out = Path(folder, "out")
+        serve = f"{head}/bin/llava-pack serve --socket {folder}/api --no-web --no-fence"
+        serve += f" --nodes 2 --address {one.address} --json 2>/dev/null"
+        with _serving(one, serve, out):
+            [told] = until(lambda: _objects(out))
+            assert told["kind"] == "nodes"
+            assert told["firewall"].keys() >= {"nftables"}
+            [line] = told["join"]
+            _run(two, f"{line.replace(str(head), str(other))} --detach")
+            until(lambda: len(_objects(out)) > 1)
+            _run(two, f"{other}/bin/llava-pack stop")
+        assert [one["kind"] for one in _objects(out)] == ["nodes", "serve"]
+
+
+def _objects(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
 def _pasted(out: Path, process: "subprocess.Popen[bytes]") -> str:
     assert process.poll() is None, out.read_text()
     lines = out.read_text().splitlines()
