@@ -18,7 +18,8 @@ is killed, a strand is left that ends the rest:
 - Whatever is left then is killed, whatever sessions and groups it made; on SIGQUIT at once. What
   removes what processes shared gets a second more: the other strand, and Python's resource tracker.
 - Files in memory that it shared, and that nobody has any more, are removed. They are looked for
-  before anything is told to end: what others killed all at once leaves them.
+  while it runs, once a second, and before anything is told to end: what is killed all at once
+  leaves them.
 
 Where both strands are killed at once, the kernel kills the program; nobody ends what that started.
 
@@ -46,6 +47,7 @@ _PASSED_ON = (*_ENDING, signal.SIGABRT)
 _HEARD = (*_PASSED_ON, signal.SIGQUIT, signal.SIGCHLD, signal.SIGCONT)
 _PARENT_GONE = signal.SIGCONT  # one that was stopped hears of it too
 _AGAIN_S = 0.05
+_LOOK_S = 1.0
 _LAST, _LAST_S = (os.fsencode(__file__), b"multiprocessing.resource_tracker"), 1.0
 _MEMORY = "/dev/shm"  # noqa: S108 - what is there is removed, and not believed
 
@@ -83,10 +85,11 @@ class Strand:
                 self._last_ends_s = min(self._last_ends_s, time.monotonic() + _LAST_S)
                 self._send(signal.SIGKILL)
                 left_s = _AGAIN_S
-            timeout_s = None if left_s == math.inf else left_s
-            if select.select([self._heard], [], [], timeout_s)[0]:
+            if select.select([self._heard], [], [], min(left_s, _LOOK_S))[0]:
                 for number in os.read(self._heard, select.PIPE_BUF):
                     self._hear(number)
+            else:
+                self._memory.look()
         self._memory.remove()
 
     def _reaped(self) -> bool:
@@ -140,6 +143,14 @@ class Memory:
     def __init__(self, began_s: float) -> None:
         self._began_s = began_s
         self._seen: set[str] = set()
+        self._there: set[str] = set()
+
+    def look(self) -> None:
+        """Note what the processes below this one have there, where something is new."""
+        there = set(_listed(_MEMORY))
+        if there - self._there:
+            self.see(_descendants())
+        self._there = there
 
     def see(self, pids: Iterable[int]) -> None:
         """Note what processes have there."""

@@ -29,7 +29,7 @@ def test_two_machines_hold_one_model(installed: Installed) -> None:
         try:
             line = until(lambda: _join_line(told, head), within_s=_READY_S)
             environ = {**installed.environment, "HOME": str(installed.home / "other")}
-            join = [*there.wrap, "sh", "-c", f"{line} --as-root"]
+            join = [*there.wrap, "sh", "-c", f"exec env {line} --as-root"]
             follower = subprocess.Popen(join, env=environ, stdout=err, stderr=err)
             until(lambda: _answers(socket, head), within_s=_READY_S)
             for pid in _engines(follower.pid):

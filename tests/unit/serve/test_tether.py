@@ -27,6 +27,7 @@ from tests.support.waiting import until
 _PYTHON = (sys.executable, "-I", "-S", "-c")
 _TERM_S = 1.0
 _SLACK_S = 4.0
+_LOOKED_S = 2.5
 # Ignores SIGTERM, and starts one in a session of its own, an orphan in another, and a stopped one.
 _UNRULY = """
 import os, signal, sys, time
@@ -422,12 +423,12 @@ def test_what_was_shared_in_memory_is_removed_whoever_is_killed(sharer: Sharer, 
     assert all(path.exists() for path in sharer.others)
 
 
-@pytest.mark.parametrize("how", ["told", "killed", "its program is killed"])
+@pytest.mark.parametrize("how", ["told", "killed", "its program is killed", "and all with it"])
 def test_shared_memory_goes_with_the_last_that_had_it_mapped(how: str) -> None:
     """As an engine's, whose processes are killed before they can remove it."""
     own, others = (Path(f"/dev/shm/lp-{uuid.uuid4().hex}") for _ in range(2))
     code = f"""
-import mmap, os, sys, time
+import ctypes, mmap, os, sys, time
 for path in sys.argv[1:]:
     with open(path, "wb+") as file:
         file.truncate(4096)
@@ -435,6 +436,8 @@ for path in sys.argv[1:]:
         globals()[path] = kept
 if os.fork() == 0:
     os.setsid()
+    if {how == "and all with it"}:  # as SGLang's, by PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
     time.sleep(600)
 {_SAYS_SO}
 time.sleep(600)
@@ -442,8 +445,10 @@ time.sleep(600)
 
     async def use(process: Process) -> None:
         assert await _first_line(process)
+        if how == "and all with it":
+            await asyncio.sleep(_LOOKED_S)
         with others.open("rb") as file, mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ):
-            if how == "its program is killed":
+            if how in {"its program is killed", "and all with it"}:
                 os.kill(process.pid, signal.SIGKILL)
             else:
                 await end(process, force=how == "killed")
