@@ -23,7 +23,7 @@ def test_a_person_asks_about_a_picture_and_goes_on(tab: Tab) -> None:
         known = KNOWN[number]
         tab.ask(known["prompt"], ROOT / "bundles" / known["picture"])
         tab.answered()
-        assert tab.state() == "done"
+        assert tab.state() in {"whole", "cut"}
         if number == 0:
             assert is_known(tab.answers.last.inner_text(), number)
     assert tab.answers.count() == 2

@@ -4,6 +4,7 @@ import {ApiError, askStream} from "./api.js";
 import {apiMessages} from "./conversation.js";
 
 const KEEP_EVERY_MS = 1000;
+const BURST_MS = 50;
 
 /** Answers that are on their way, by conversation. */
 export class Turns {
@@ -95,6 +96,7 @@ export class Turns {
 
 function measured(usage, began, first, now) {
   const tokens = usage.completion_tokens;
-  const rate = tokens > 1 && now > first ? (tokens - 1) / (now - first) * 1000 : 0;
+  const burst = now - first < BURST_MS;  // its pieces came together: nothing was seen of its speed
+  const rate = burst ? tokens / (now - began) * 1000 : (tokens - 1) / (now - first) * 1000;
   return {usage: {total: usage.total_tokens}, speed: {tokens, rate, first: (first - began) / 1000}};
 }
