@@ -50,6 +50,7 @@ _AGAIN_S = 0.05
 _LOOK_S = 1.0
 _LAST, _LAST_S = (os.fsencode(__file__), b"multiprocessing.resource_tracker"), 1.0
 _MEMORY = "/dev/shm"  # noqa: S108 - what is there is removed, and not believed
+_MAPPED = b" /dev/shm/"
 
 
 class Strand:
@@ -142,7 +143,7 @@ class Memory:
 
     def __init__(self, began_s: float) -> None:
         self._began_s = began_s
-        self._seen: set[str] = set()
+        self._seen: set[int] = set()
         self._there: set[str] = set()
 
     def look(self) -> None:
@@ -159,19 +160,23 @@ class Memory:
 
     def remove(self) -> None:
         """Remove what was seen and is there, and which no process has."""
-        left = set(filter(self._is_own, self._seen))
+        paths = (f"{_MEMORY}/{name}" for name in _listed(_MEMORY))
+        left = {inode: path for path in paths if (inode := self._own(path)) in self._seen}
         for name in filter(str.isdecimal, _listed("/proc") if left else ()):
-            left -= _in_memory(int(name))
-        for path in left:
+            for inode in _in_memory(int(name)):
+                left.pop(inode, None)
+        for path in left.values():
             with suppress(OSError):
                 os.unlink(path)  # noqa: PTH108 - pathlib takes long to load
 
-    def _is_own(self, path: str) -> bool:
+    def _own(self, path: str) -> int | None:
+        """Return the inode of a file of this account's, made since; None of another one."""
         with suppress(OSError):
             facts = os.lstat(path)
             own = stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid()
-            return own and facts.st_ctime >= self._began_s
-        return False
+            if own and facts.st_ctime >= self._began_s:
+                return facts.st_ino
+        return None
 
 
 def main(argv: list[str]) -> None:
@@ -265,16 +270,22 @@ def _descendants() -> list[int]:
     return found
 
 
-def _in_memory(pid: int) -> set[str]:
-    """Return the files in memory that a process has. Source: proc(5), maps and fd."""
-    paths: list[str] = []
+def _in_memory(pid: int) -> set[int]:
+    """Return the inodes of the files in memory that a process has.
+
+    Not their names: whoever makes a semaphore has it by one that is gone. Source: proc(5), maps and
+    fd; glibc, nptl/sem_open.c.
+    """
+    found: set[int] = set()
     with suppress(OSError), open(f"/proc/{pid}/maps", "rb") as maps:  # noqa: PTH123 - as above
-        paths += (os.fsdecode(line[line.find(b"/") :].strip()) for line in maps)
+        found |= {int(line.split()[4]) for line in maps if _MAPPED in line}
     with suppress(OSError):
         for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - as above
             with suppress(OSError):
-                paths.append(os.readlink(f"/proc/{pid}/fd/{name}"))  # noqa: PTH115 - as above
-    return {path for path in paths if path.rpartition("/")[0] == _MEMORY}
+                path = f"/proc/{pid}/fd/{name}"
+                if os.readlink(path).startswith(f"{_MEMORY}/"):  # noqa: PTH115 - as above
+                    found.add(os.stat(path).st_ino)  # noqa: PTH116 - as above
+    return found
 
 
 def _is_last(pid: int) -> bool:

@@ -427,8 +427,10 @@ def test_what_was_shared_in_memory_is_removed_whoever_is_killed(sharer: Sharer, 
 def test_shared_memory_goes_with_the_last_that_had_it_mapped(how: str) -> None:
     """As an engine's, whose processes are killed before they can remove it."""
     own, others = (Path(f"/dev/shm/lp-{uuid.uuid4().hex}") for _ in range(2))
+    semaphore = own.with_name(f"sem.{own.name}")  # mapped by a name that is gone
     code = f"""
-import ctypes, mmap, os, sys, time
+import _multiprocessing, ctypes, mmap, os, sys, time
+semaphore = _multiprocessing.SemLock(1, 1, 1, "/{own.name}", False)
 for path in sys.argv[1:]:
     with open(path, "wb+") as file:
         file.truncate(4096)
@@ -445,6 +447,7 @@ time.sleep(600)
 
     async def use(process: Process) -> None:
         assert await _first_line(process)
+        assert semaphore.exists()
         if how == "and all with it":
             await asyncio.sleep(_LOOKED_S)
         with others.open("rb") as file, mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ):
@@ -453,7 +456,7 @@ time.sleep(600)
             else:
                 await end(process, force=how == "killed")
             assert await process.gone(_SLACK_S)
-            assert (own.exists(), others.exists()) == (False, True)
+            assert [one.exists() for one in (own, semaphore, others)] == [False, False, True]
 
     _with(code, use, arguments=(str(own), str(others)))
     others.unlink()
