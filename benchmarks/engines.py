@@ -237,15 +237,17 @@ def main() -> int:
     parser.add_argument("--starts", type=int, default=2)
     parser.add_argument("--pin", action="store_true")
     given = parser.parse_args()
+    cores = os.sched_getaffinity(0)
     starts: list[tuple[float, float, float, float]] = []
     engine: Engine | None = None
     for number in range(max(1, given.starts)):
         with served(given.prefix, 8) as (told, pid, ready_s):
             engine = engine_below(pid)
-            if number == 0:
+            if number == 0 and given.rounds:
                 if given.pin:
                     pin(pid, engine)
                 rates(told, engine, given.rounds, given.seconds)
+                os.sched_setaffinity(0, cores)
             began = time.monotonic()
         stopped_s = time.monotonic() - began
         if given.starts:
