@@ -18,8 +18,7 @@ is killed, a strand is left that ends the rest:
 - Whatever is left then is killed, whatever sessions and groups it made; on SIGQUIT at once. What
   removes what processes shared gets a second more: the other strand, and Python's resource tracker.
 - Files in memory that it shared, and that nobody has any more, are removed. They are looked for
-  while it runs, once a second, and before anything is told to end: what is killed all at once
-  leaves them.
+  once a second, and before anything is told to end: what others killed all at once leaves them.
 
 Where both strands are killed at once, the kernel kills the program; nobody ends what that started.
 
@@ -148,10 +147,9 @@ class Memory:
 
     def look(self) -> None:
         """Note what the processes below this one have there, where something is new."""
-        there = set(_listed(_MEMORY))
-        if there - self._there:
+        before, self._there = self._there, set(_listed(_MEMORY))
+        if self._there - before:
             self.see(_descendants())
-        self._there = there
 
     def see(self, pids: Iterable[int]) -> None:
         """Note what processes have there."""
@@ -174,8 +172,7 @@ class Memory:
         with suppress(OSError):
             facts = os.lstat(path)
             own = stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid()
-            if own and facts.st_ctime >= self._began_s:
-                return facts.st_ino
+            return facts.st_ino if own and facts.st_ctime >= self._began_s else None
         return None
 
 
@@ -271,27 +268,24 @@ def _descendants() -> list[int]:
 
 
 def _in_memory(pid: int) -> set[int]:
-    """Return the inodes of the files in memory that a process has.
+    """Return the inodes of the files in memory that a process has: some by a name that is gone.
 
-    Not their names: whoever makes a semaphore has it by one that is gone. Source: proc(5), maps and
-    fd; glibc, nptl/sem_open.c.
+    Source: proc(5), maps and fd; glibc, nptl/sem_open.c.
     """
     found: set[int] = set()
     with suppress(OSError), open(f"/proc/{pid}/maps", "rb") as maps:  # noqa: PTH123 - as above
         found |= {int(line.split()[4]) for line in maps if _MAPPED in line}
     with suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - as above
+        for file in os.scandir(f"/proc/{pid}/fd"):
             with suppress(OSError):
-                path = f"/proc/{pid}/fd/{name}"
-                if os.readlink(path).startswith(f"{_MEMORY}/"):  # noqa: PTH115 - as above
-                    found.add(os.stat(path).st_ino)  # noqa: PTH116 - as above
+                if os.readlink(file).startswith(f"{_MEMORY}/"):  # noqa: PTH115 - as above
+                    found.add(file.stat().st_ino)
     return found
 
 
 def _is_last(pid: int) -> bool:
     with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as line:  # noqa: PTH123 - as above
-        words = line.read()
-        return any(name in words for name in _LAST)
+        return any(name in words for words in line for name in _LAST)
     return False
 
 
