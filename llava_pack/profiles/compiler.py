@@ -4,10 +4,13 @@ ziglang is a wheel that holds one; Triton asks for a compiler as one word, so a 
 between them. Source: triton, python/triton/runtime/build.py, `_build`.
 """
 
+import hashlib
 import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+from llava_pack.format import files
 
 _COMPILERS = ("cc", "gcc", "clang")
 _PACKAGE = "lib/python3*/site-packages/ziglang"
@@ -39,19 +42,18 @@ def compiler_script(python: Path) -> str:
     return f'#!/bin/sh\nexec {shlex.quote(str(python))} -I -m ziglang cc "$@"\n'
 
 
-def write_compiler(python: Path, folder: Path, compiled: Path) -> dict[str, str]:
+def write_compiler(python: Path, folder: Path) -> dict[str, str]:
     """Write the script into a private folder, and return what an engine is told of it.
 
-    Args:
-        python: the interpreter of the engine's environment.
-        folder: where the script is put.
-        compiled: where the compiler keeps its own libraries, once they are compiled.
+    Another start may run the script that is there; it also keeps its own libraries there, once
+    they are compiled.
     """
-    script = folder / "cc"
-    script.write_text(compiler_script(python), encoding="utf-8")
-    script.chmod(_MODE)
+    script = folder / f"cc-{hashlib.sha256(str(python).encode()).hexdigest()[:8]}"
+    folder.mkdir(mode=_MODE, exist_ok=True)
+    with files.replacing(script, _MODE) as file:
+        file.write(compiler_script(python).encode())
     return {
         "CC": str(script),
-        "ZIG_GLOBAL_CACHE_DIR": str(compiled / "zig"),
-        "ZIG_LOCAL_CACHE_DIR": str(compiled / "zig"),
+        "ZIG_GLOBAL_CACHE_DIR": str(folder / "zig"),
+        "ZIG_LOCAL_CACHE_DIR": str(folder / "zig"),
     }

@@ -31,7 +31,6 @@ IN_PLACE = {
     "demo_target:main": "into a private folder that is removed",
     "bounds:tell": "into a private folder, once",
     "service_files:keep_join_key": "a new file, by root, in another account's folder",
-    "compiler:write_compiler": "into a private folder that was made just before",
     "staging:Staging.text": "a folder in the making: its journal tells what is whole, its rename what is done",
     "staging:Staging.copy": "as above",
     "components:_with_config": "as above",

@@ -103,5 +103,5 @@ def _surroundings(
     """Return what an engine is told beside the usual, with a compiler where it lacks one."""
     told = dict(profile.environment(launch))
     if profile.loads.needs and lacks_compiler(launch.python, environment.get("PATH", "")):
-        told |= write_compiler(launch.python, launch.folder, launch.compiled)
+        told |= write_compiler(launch.python, launch.compiled)
     return told

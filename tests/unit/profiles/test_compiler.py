@@ -33,10 +33,11 @@ def test_the_script_hands_every_word_on(tmp_path: Path) -> None:
     python = tmp_path / "a python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; print(sys.argv[1:])" "$@"')
     python.chmod(0o700)
-    told = write_compiler(python, tmp_path, tmp_path / "compiled")
+    told = write_compiler(python, tmp_path / "compiled")
     words = [told["CC"], "-O3", "a b.c", "-o", "$x"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout == "['-I', '-m', 'ziglang', 'cc', '-O3', 'a b.c', '-o', '$x']\n"
     assert Path(told["CC"]).stat().st_mode & 0o777 == 0o700
-    assert Path(told["CC"]).parent == tmp_path
-    assert {value for name, value in told.items() if name != "CC"} == {f"{tmp_path}/compiled/zig"}
+    assert {Path(value).parent for value in told.values()} == {tmp_path / "compiled"}
+    assert write_compiler(python, tmp_path / "compiled") == told
+    assert write_compiler(tmp_path / "python", tmp_path / "compiled")["CC"] != told["CC"]

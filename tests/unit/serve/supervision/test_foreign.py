@@ -290,7 +290,9 @@ def test_a_start_that_fails_tells_its_cause(
 
 
 @pytest.mark.skipif(not unshared("-rm"), reason="no namespaces for this account")
-def test_where_nothing_may_run_an_engine_that_compiles_is_not_started(tmp_path: Path) -> None:
+def test_where_nothing_may_run_an_engine_that_compiles_is_not_started(
+    tmp_path: Path, private: Path
+) -> None:
     program = f"""
 import asyncio, dataclasses
 from pathlib import Path
@@ -305,6 +307,9 @@ async def main():
             print("it begins")
     except PreflightError as error:
         print(error)
+    kept = command(Path("/p"), "vllm", Path("/m"), start.address.socket, Path({str(private / "compiled")!r}))
+    async with begun(kept) as program:
+        print(program.environment["TRITON_CACHE_DIR"])
     on_cpu = dataclasses.replace(start, launch=dataclasses.replace(start.launch, device="cpu"))
     async with begun(on_cpu):
         print("and on a CPU it begins")
@@ -316,8 +321,9 @@ asyncio.run(main())
          "sh", str(tmp_path), sys.executable, program],
         capture_output=True, text=True, check=True, cwd=ROOT,
     )  # fmt: skip
-    refused, begins = done.stdout.splitlines()
+    refused, kept, begins = done.stdout.splitlines()
     assert refused.startswith(f"{tmp_path}: it is mounted noexec")
+    assert kept.startswith(str(private))
     assert begins == "and on a CPU it begins"
 
 
