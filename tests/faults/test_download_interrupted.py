@@ -305,7 +305,7 @@ def test_a_server_that_stays_busy(server: OneFile, cache: Cache) -> None:
 
 def test_retry_after_is_a_limit_not_an_order(server: OneFile, cache: Cache) -> None:
     server.fault(NAME, statuses=[503], headers={"Retry-After": "86400"})
-    patience = Patience(attempts=2, backoff_s=0.0, backoff_most_s=0.01)
+    patience = Patience(attempts=2, backoff_s=0.0, backoff_most_s=0.01, asked_most_s=0.5)
     [got] = download_all([promised(server)], cache, patience=patience).values()
     assert got.size_bytes == len(DATA)
 

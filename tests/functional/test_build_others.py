@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from llava_pack.fetch.directory import DirectorySource
 from llava_pack.format.errors import RecipeError, UsageError
 from llava_pack.format.precision import QUANTIZED
 from llava_pack.format.progress import Silent
-from llava_pack.profiles.loads import LOADS
 from llava_pack.recipe import Recipe
 from tests.functional.test_build_layouts import HEAD
 from tests.support.checkpoints import make_converted
@@ -156,13 +154,10 @@ def test_llava_packs_own_runtime_refuses_it_before_weights_move(llava_pack, tmp_
     assert "--runtime vllm" in done.stderr
 
 
-def test_a_runtime_that_loads_it_plans_it(tmp_path, monkeypatch):
-    own = runtimes.PACKED["transformers"]
-    able = {"transformers": replace(own, loads=LOADS["vllm"])}
-    monkeypatch.setattr(runtimes, "PACKED", {**runtimes.PACKED, **able})
+def test_a_runtime_that_loads_it_plans_it(tmp_path):
     found = {"model": identified(make_native(tmp_path / "m"), tmp_path)}
-    configs = source_configs(found, recipe())
-    layouts = check_servable(found, recipe(), configs, Silent())
+    asked = runtimes.with_runtime(recipe(), "vllm")
+    layouts = check_servable(found, asked, source_configs(found, asked), Silent())
     assert layouts["model"].kind is Kind.NATIVE
 
 
