@@ -449,9 +449,13 @@ def test_an_answer_loads_and_leads_nowhere(tab: Tab, served: Gateway) -> None:
 def test_text_that_is_made_to_take_long_does_not(tab: Tab) -> None:
     tooks = tab.page.evaluate(
         """(texts) => import("./page/markdown.js").then(({markdown}) => texts.map((text) => {
-            const began = performance.now();
-            markdown(text);
-            return [text.slice(0, 20), performance.now() - began];
+            let took = Infinity;  // at its best: tests beside it take the cores from it
+            for (let tries = 0; tries < 5 && took > 1000; tries++) {
+                const began = performance.now();
+                markdown(text);
+                took = Math.min(took, performance.now() - began);
+            }
+            return [text.slice(0, 20), took];
         }).filter(([, took]) => took > 1000))""",
         # Behind a letter, what would begin a block is part of a line.
         [before + text * times for text, times in SLOW for before in ("", "a")],
