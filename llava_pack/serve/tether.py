@@ -49,7 +49,7 @@ _AGAIN_S = 0.05
 _LOOK_S = 1.0
 _LAST, _LAST_S = (os.fsencode(__file__), b"multiprocessing.resource_tracker"), 1.0
 _MEMORY = "/dev/shm"  # noqa: S108 - what is there is removed, and not believed
-_MAPPED = b" /dev/shm/"
+_MAPPED = os.fsencode(f" {_MEMORY}/")
 
 
 class Strand:

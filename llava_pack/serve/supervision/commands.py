@@ -3,7 +3,6 @@
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from llava_pack.engine.fence.value import OFF, FenceMode
@@ -51,9 +50,8 @@ def engine_command(
     """
     check_fence(plan.engine, fence)
     if (profile := RUNTIMES[plan.engine].profile) is not None:
-        command = _foreign_command(plan, profile, socket, pycache, compiled)
-        standing = OFF if fence == "off" else UNFENCED
-        return replace(command, address=replace(command.address, standing=standing))
+        address = _foreign_address(plan, profile, socket, fence)
+        return _foreign_command(plan, profile, address, pycache, compiled)
     kept = ["-X", f"pycache_prefix={pycache}"] if pycache else []
     argv = [str(plan.python), "-I", "-X", "faulthandler", *kept, "-m", "llava_pack.engine.worker"]
     argv += ["--model-dir", str(plan.model_dir), "--socket", str(socket)]
@@ -106,12 +104,30 @@ def planned_info(plan: EnginePlan) -> EngineInfo:
     )
 
 
+def _foreign_address(
+    plan: EnginePlan, profile: Profile, socket: Path, fence: FenceMode
+) -> EngineAddress:
+    """Return where an engine of others is asked, by a key of its own where it takes one."""
+    return EngineAddress(
+        socket=socket,
+        engine=plan.engine,
+        key=secrets.token_urlsafe(_KEY_BYTES) if profile.keys else "",
+        info=planned_info(plan),
+        tokens=plan.tokens,
+        standing=OFF if fence == "off" else UNFENCED,
+    )
+
+
 def _foreign_command(
-    plan: EnginePlan, profile: Profile, socket: Path, pycache: str | None, compiled: Path | None
+    plan: EnginePlan,
+    profile: Profile,
+    address: EngineAddress,
+    pycache: str | None,
+    compiled: Path | None,
 ) -> EngineCommand:
     """Return how an engine of others is started; its arguments are made at each start."""
-    key = secrets.token_urlsafe(_KEY_BYTES) if profile.keys else ""
-    folder = socket.with_suffix("")
+    folder = address.socket.with_suffix("")
+    secret = {KEY_VARIABLE: address.key} if address.key else {}
     launch = Launch(
         version=plan.version.partition("+")[0],
         python=plan.python,
@@ -125,7 +141,7 @@ def _foreign_command(
         slots=plan.slots,
         pictures=plan.pictures,
         gpus=plan.gpus or 1,
-        socket=socket if profile.way == "unix" else None,
+        socket=address.socket if profile.way == "unix" else None,
         folder=folder,
         compiled=(compiled or folder / "compiled") / f"{plan.engine}-{plan.version}",
         node=plan.node,
@@ -133,14 +149,8 @@ def _foreign_command(
     return EngineCommand(
         name=plan.name,
         argv=launcher_argv(plan.python, profile, pycache),
-        address=EngineAddress(
-            socket=socket,
-            engine=plan.engine,
-            key=key,
-            info=planned_info(plan),
-            tokens=plan.tokens,
-        ),
-        environment=engine_environment(os.environ) | ({KEY_VARIABLE: key} if key else {}),
+        address=address,
+        environment=engine_environment(os.environ) | secret,
         term_s=plan.term_s,
         launch=launch,
     )

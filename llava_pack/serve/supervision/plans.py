@@ -1,4 +1,4 @@
-"""What to serve, as values: from options or from an installation to engine processes."""
+"""What to serve, as values: from options or from an installation."""
 
 import sys
 from collections.abc import Iterable

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -20,6 +21,8 @@ KNOWN = tuple(
     KnownAnswer(name=name, picture_png="", prompt=f"which? {name}", contains=(name,))
     for name in ("red", "blue")
 )
+
+Steps: TypeAlias = Sequence[Sequence[float]]
 
 
 def plan(engine: Engine, *references: Reference) -> EnginePlan:
@@ -56,9 +59,7 @@ def recorded(name: str, *odds: Sequence[float]) -> Reference:
 class Answering:
     """An engine that says what it is given, with the odds of each token where there are some."""
 
-    def __init__(
-        self, texts: Mapping[str, str], odds: Sequence[Sequence[float]] = (), *, ids: bool = True
-    ) -> None:
+    def __init__(self, texts: Mapping[str, str], odds: Steps = (), *, ids: bool = True) -> None:
         self.texts, self.odds, self.ids = texts, odds, ids
         self.asked: list[str] = []
 
@@ -110,15 +111,20 @@ def test_other_words_are_no_start(engine: Engine, hint: str) -> None:
     assert hint in caught.value.hint
 
 
+def warned(caplog: pytest.LogCaptureFixture, then: Steps, now: Steps, *, ids: bool) -> list[str]:
+    """Return what is told of right words whose odds were recorded, and are now, so."""
+    references = [recorded(one.name, *then) for one in KNOWN]
+    with caplog.at_level(logging.WARNING):
+        proved(plan("vllm", *references), Answering(RIGHT, now, ids=ids))
+    return [one.getMessage() for one in caplog.records]
+
+
 @pytest.mark.parametrize("ids", [True, False], ids=["it tells ids", "it tells none"])
 def test_odds_as_they_were_recorded_say_nothing(
     ids: bool,  # noqa: FBT001 - a parameter of the test
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    references = [recorded(one.name, SURE, UNSURE) for one in KNOWN]
-    with caplog.at_level(logging.WARNING):
-        proved(plan("vllm", *references), Answering(RIGHT, (SURE, UNSURE), ids=ids))
-    assert not caplog.records
+    assert not warned(caplog, (SURE, UNSURE), (SURE, UNSURE), ids=ids)
 
 
 @pytest.mark.parametrize("ids", [True, False], ids=["it tells ids", "it tells none"])
@@ -126,10 +132,8 @@ def test_right_words_with_other_odds_are_told_in_the_log(
     ids: bool,  # noqa: FBT001 - a parameter of the test
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    references = [recorded(one.name, SURE, SURE) for one in KNOWN]
-    with caplog.at_level(logging.WARNING):
-        proved(plan("vllm", *references), Answering(RIGHT, (UNSURE, UNSURE), ids=ids))
-    assert [one.getMessage().startswith("llava: known answer") for one in caplog.records] == [
+    told = warned(caplog, (SURE, SURE), (UNSURE, UNSURE), ids=ids)
+    assert [one.startswith("llava: known answer") for one in told] == [
         True,
         True,
     ]
